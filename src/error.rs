@@ -39,6 +39,8 @@ pub enum ErrorKind {
     TooMany,
     /// The snapshot that all reads share is no longer readable.
     SnapshotLost,
+    /// A part of the oplog that was never archived is in the way.
+    Gap,
     /// Stopped on request.
     Interrupted,
     /// The service is shutting down and accepts no more work.
@@ -49,7 +51,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Usage,
         Self::NotConfigured,
         Self::NotFound,
@@ -63,6 +65,7 @@ impl ErrorKind {
         Self::Busy,
         Self::TooMany,
         Self::SnapshotLost,
+        Self::Gap,
         Self::Interrupted,
         Self::Closing,
         Self::Internal,
@@ -92,6 +95,7 @@ impl ErrorKind {
             Self::Busy => "busy",
             Self::TooMany => "tooManyRequests",
             Self::SnapshotLost => "snapshotLost",
+            Self::Gap => "gap",
             Self::Interrupted => "interrupted",
             Self::Closing => "closing",
             Self::Internal => "internal",

@@ -111,6 +111,9 @@ pub struct BackupName(String);
 /// this name.
 pub const LATEST: &str = "latest";
 
+/// The directory of a repository that holds archived oplogs. No backup may have this name.
+pub const OPLOG_ARCHIVES: &str = "oplog";
+
 /// Whether this stands for the newest complete backup.
 #[must_use]
 pub fn is_latest(name: &str) -> bool {
@@ -140,6 +143,7 @@ impl BackupName {
             .hint("give the backup's name; `bsonvault list` shows it"));
         }
         let good = name.len() <= 200
+            && name != OPLOG_ARCHIVES
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
         if good {
@@ -217,7 +221,7 @@ mod tests {
         let time = DateTime::parse_from_rfc3339("2026-11-22T21:45:00.007Z").unwrap().to_utc();
         assert_eq!(BackupName::at(time).as_str(), "atlas-backup-2026-11-22T21-45-00-007Z");
         assert!(BackupName::parse(BackupName::at(time).as_str()).is_ok());
-        for bad in ["", ".", "..", "a/b", "a\\b", "-x", "a b", "é"] {
+        for bad in ["", "oplog", ".", "..", "a/b", "a\\b", "-x", "a b", "é"] {
             assert!(BackupName::parse(bad).is_err(), "{bad:?} was taken for a backup's name");
         }
     }

@@ -92,7 +92,7 @@ impl From<Error> for Failure {
             ErrorKind::Usage => Status::UnprocessableEntity,
             ErrorKind::NotFound => Status::NotFound,
             ErrorKind::Unreachable | ErrorKind::Denied | ErrorKind::Server | ErrorKind::SnapshotLost => Status::BadGateway,
-            ErrorKind::Refused | ErrorKind::Busy | ErrorKind::Interrupted => Status::Conflict,
+            ErrorKind::Refused | ErrorKind::Gap | ErrorKind::Busy | ErrorKind::Interrupted => Status::Conflict,
             ErrorKind::Closing => Status::ServiceUnavailable,
             ErrorKind::TooMany => Status::TooManyRequests,
             ErrorKind::NotConfigured | ErrorKind::Damaged | ErrorKind::Mismatch | ErrorKind::Storage | ErrorKind::Internal => {

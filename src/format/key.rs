@@ -18,6 +18,8 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const PROGRESS: &str = "progress.json";
 /// The stem of the oplog slice's segments, at the top of the backup.
 pub const OPLOG: &str = "oplog";
+/// The index of a link of an archived oplog.
+pub const INDEX: &str = "index.bson.zst";
 
 /// The results of the last checks: written after the manifest, which does not cover it.
 pub const CHECKS: &str = "checks.json";

@@ -1,6 +1,7 @@
 //! The bytes of a stored backup, as `FORMAT.md` describes them. Pure: no I/O, no tokio, no driver.
 
 pub mod arrival;
+pub mod chain;
 pub mod checkpoint;
 pub mod checks;
 mod columns;
@@ -16,5 +17,6 @@ pub mod metadata;
 pub mod mongodump;
 pub mod readable;
 pub mod reader;
+mod sealed;
 pub mod segment;
 pub mod value;

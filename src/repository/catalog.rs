@@ -298,6 +298,13 @@ impl Catalog {
         Ok(running)
     }
 
+    /// The job that an unfinished backup is of, if its heartbeat says so.
+    pub async fn job_of(&self, name: &BackupName) -> Option<String> {
+        let place = self.repository.place(name);
+        let look = async move { read_progress(&place).await.ok()?.job };
+        self.looks.at(&self.repository.place(name).location(), 0, look).await.ok().flatten()
+    }
+
     /// The names of all directories that can be backups.
     ///
     /// # Errors

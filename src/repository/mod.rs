@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod catalog;
+pub mod chain;
 pub mod checkpoint;
 pub mod config;
 pub mod layout;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::digest::{Content, ContentDigest};
 
 /// A cluster time or oplog time: seconds and an ordinal within the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct ClusterTime {
     /// Seconds since 1970.
     pub t: u32,

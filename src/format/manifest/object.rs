@@ -37,7 +37,7 @@ pub struct Segment {
 impl Segment {
     /// Whether its sizes are possible for a segment: within the limits, and each large enough for
     /// what the next one claims.
-    pub(super) fn is_possible(&self) -> bool {
+    pub(in crate::format) fn is_possible(&self) -> bool {
         self.object.bytes <= segment::LIMIT as u64
             && self.frames <= self.object.bytes
             && self.raw_bytes <= self.frames.saturating_mul(frame::LIMIT as u64)

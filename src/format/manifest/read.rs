@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::digest::{ContentDigest, Hasher, Sha256Hex};
 use crate::format::key;
 use crate::format::manifest::ClusterTime;
+use crate::format::sealed::{digest, last};
 use crate::names::BackupName;
 
 /// How much of a file is in memory while it is read piece by piece.
@@ -227,31 +228,6 @@ impl From<Outline> for Manifest {
             sha256: outline.sha256,
         }
     }
-}
-
-/// Replaces the digest in these bytes by the true one.
-pub(super) fn seal(bytes: &mut [u8], held: &Sha256Hex) {
-    let sha256 = digest(bytes, held);
-    if let Some(at) = last(bytes, held) {
-        bytes[at..at + held.as_str().len()].copy_from_slice(sha256.as_str().as_bytes());
-    }
-}
-
-/// The SHA-256 of bytes with zeros for the last occurrence of `held`. The digest's own field is the
-/// last one of the manifest.
-fn digest(bytes: &[u8], held: &Sha256Hex) -> Sha256Hex {
-    match last(bytes, held) {
-        None => Sha256Hex::of(bytes),
-        Some(at) => {
-            let rest = &bytes[at + held.as_str().len()..];
-            Sha256Hex::of_chunks([&bytes[..at], Sha256Hex::zero().as_str().as_bytes(), rest])
-        }
-    }
-}
-
-fn last(bytes: &[u8], held: &Sha256Hex) -> Option<usize> {
-    let digits = held.as_str().as_bytes();
-    bytes.windows(digits.len()).rposition(|window| window == digits)
 }
 
 fn parsed<T: DeserializeOwned>(file: &mut (impl Read + Seek)) -> Result<T> {

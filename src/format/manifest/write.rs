@@ -1,7 +1,8 @@
 //! Writes a manifest, and verifies that it can be read back.
 
-use super::{Manifest, read};
+use super::Manifest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::sealed;
 
 /// Counts the bytes written.
 struct Counted(usize);
@@ -25,7 +26,7 @@ impl Manifest {
     /// [`ErrorKind::Internal`] if it cannot be written as JSON, or a reader would refuse it.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = self.to_json()?;
-        read::seal(&mut bytes, &self.sha256);
+        sealed::seal(&mut bytes, &self.sha256);
         match self.prove(&bytes) {
             Ok(()) => Ok(bytes),
             Err(e) => {

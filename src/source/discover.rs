@@ -333,6 +333,10 @@ pub fn can_snapshot(connection: &Connection) -> bool {
 /// do not identify collections (a dropped one reads as empty, without an error), so the listing and
 /// the time must match.
 ///
+/// A primary gives an operation its time before others can see its effect. So it may report a later
+/// operation time while a listing still lacks a new collection. The second listing is made once
+/// everything up to the time of the first one can be seen.
+///
 /// # Errors
 /// As for [`list`]; [`ErrorKind::Server`] if collections come and go too fast for two listings to
 /// agree.
@@ -342,6 +346,9 @@ pub async fn list_at_one_time(connection: &Connection, selection: &Selection, un
         return Ok(first);
     }
     for round in 0..LISTINGS {
+        if let Some(time) = first.time.filter(|_| connection.writable && connection.topology == Topology::ReplicaSet) {
+            optime::wait_until_visible(connection, time).await;
+        }
         let second = command::patiently(|| list(connection, selection)).await?;
         if first.collections == second.collections {
             match confirmed(connection, first.time).await? {

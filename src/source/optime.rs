@@ -1,10 +1,15 @@
 //! Reads the source's operation time.
 
+use std::time::Duration;
+
 use bson::{Timestamp, rawdoc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::failure::describe;
 use crate::mongo::{Connection, command};
+
+/// How long to wait until a time can be seen.
+const VISIBLE: Duration = Duration::from_secs(5);
 
 /// The current operation time: everything that this program has read from the source at majority is
 /// from this time or earlier.
@@ -33,6 +38,21 @@ async fn committed(connection: &Connection) -> Result<Timestamp> {
         .await
         .map_err(|e| describe(connection.role(), "reading the operation time", e))?;
     time.ok_or_else(|| Error::new(ErrorKind::Server, "the source does not report its operation time"))
+}
+
+/// Waits until everything up to this time can be seen: until a majority has all of it. Gives up
+/// after a few seconds, or if the login may not read the oplog.
+pub(super) async fn wait_until_visible(connection: &Connection, time: Timestamp) {
+    let ask = rawdoc! {
+        "find": "oplog.rs",
+        "limit": 1,
+        "projection": { "ts": 1 },
+        "readConcern": { "level": "majority", "afterClusterTime": time },
+    };
+    let asked = command::bounded(VISIBLE, async { command::run_cursor(&connection.database("local"), ask).await }).await;
+    if let Err(e) = asked {
+        tracing::debug!("it is not known whether everything up to {time:?} can be seen: {e}");
+    }
 }
 
 /// Whether the member for reads has any entry after this time that may change the catalog,

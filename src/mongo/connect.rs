@@ -266,10 +266,17 @@ impl Connection {
     /// The replica set's ID, if there is one and the login may read the configuration.
     pub async fn replica_set_id(&self) -> Option<String> {
         self.replica_set.as_ref()?;
-        let reply = command::ask(&self.documents("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok()?;
-        let id =
-            reply.get_document("config").and_then(|c| c.get_document("settings")).and_then(|s| s.get_object_id("replicaSetId"));
-        id.ok().map(|id| id.to_hex())
+        let of = |config: &Document| {
+            config.get_document("settings").and_then(|s| s.get_object_id("replicaSetId")).ok().map(|id| id.to_hex())
+        };
+        let told = command::ask(&self.documents("admin"), rawdoc! { "replSetGetConfig": 1 }).await.ok();
+        if let Some(id) = told.as_ref().and_then(|reply| of(reply.get_document("config").ok()?)) {
+            return Some(id);
+        }
+        // A login that may read `local` finds the configuration there, too.
+        let ask = rawdoc! { "find": "system.replset", "limit": 1, "singleBatch": true };
+        let found = command::ask(&self.documents("local"), ask).await.ok()?;
+        first(&found).and_then(of)
     }
 
     /// The round-trip time of a small command, the shortest of a few.

@@ -40,6 +40,7 @@ pub struct CatalogTracker<'a> {
     strangers: HashMap<Uuid, Namespace>,
     transactions: Transactions<Command>,
     last_read: HashMap<Uuid, (u8, Vec<u8>)>,
+    read_until: Option<ClusterTime>,
     rewritten: HashSet<Uuid>,
     has_differences: bool,
 }
@@ -129,6 +130,7 @@ impl<'a> CatalogTracker<'a> {
             strangers: HashMap::new(),
             transactions: Transactions::new(listed_at),
             last_read: HashMap::new(),
+            read_until: None,
             rewritten: HashSet::new(),
             has_differences: false,
         })
@@ -138,6 +140,11 @@ impl<'a> CatalogTracker<'a> {
     /// its `_id`.
     pub fn last_read(&mut self, collection: Uuid, kind: u8, id: &[u8]) {
         self.last_read.insert(collection, (kind, id.to_vec()));
+    }
+
+    /// Sets the time up to which collections were read: what is inserted later was not.
+    pub fn read_until(&mut self, time: ClusterTime) {
+        self.read_until = Some(time);
     }
 
     /// Takes the next entry, a document of the oplog. Returns the times of the earlier entries that
@@ -160,7 +167,7 @@ impl<'a> CatalogTracker<'a> {
                     o: operation.o.to_vec(),
                 }),
                 OperationKind::Command | OperationKind::Nothing => {}
-                _ if counts => self.take_document(&operation)?,
+                _ if counts => self.take_document(&operation, entry.time)?,
                 _ => {}
             }
             Ok(())
@@ -215,7 +222,7 @@ impl<'a> CatalogTracker<'a> {
         !internal && (self.wanted)(namespace)
     }
 
-    fn take_document(&mut self, operation: &Operation<'_>) -> Result<()> {
+    fn take_document(&mut self, operation: &Operation<'_>, time: ClusterTime) -> Result<()> {
         if operation.target().is_some_and(|target| target.collection == VIEWS) {
             return self.take_view(operation);
         }
@@ -225,6 +232,7 @@ impl<'a> CatalogTracker<'a> {
         // The last document read shows which documents of a capped collection were read.
         if let Some(uuid) = operation.collection
             && operation.kind == OperationKind::Insert
+            && self.read_until.is_none_or(|until| time <= until)
             && let Some((kind, id)) = self.last_read.get(&uuid)
             && operation.id()? == (*kind, id.as_slice())
         {

@@ -197,6 +197,14 @@ impl<'a> Operation<'a> {
         std::str::from_utf8(self.first()?.name).map_err(|e| broken("is a command whose name is not text").cause(e))
     }
 
+    /// How many documents there were in a collection that it drops, if it says so.
+    #[must_use]
+    pub fn dropped_documents(&self) -> Option<i64> {
+        let is_command = self.kind == OperationKind::Command;
+        let count = Elements::of(self.o2.filter(|_| is_command)?).ok()?.flatten().find(|e| e.name == b"numRecords")?;
+        integer(count)
+    }
+
     /// The first field of `o`: for a command, its name and object.
     pub(super) fn first(&self) -> Result<Element<'a>> {
         Elements::of(self.o)?.next().ok_or_else(|| broken("is an empty command"))?

@@ -3,12 +3,13 @@
 //!
 //! [`entry`] parses one entry. [`transactions`] decides which of them count. [`tail`] follows a
 //! source's oplog from a [`position`] on, and [`window`] finds out how far back that reaches.
-//! [`catalog`] follows what entries do to collections. [`filter`] keeps what concerns a selection,
-//! and [`apply`] writes what counts to a target. Each takes one entry at a time and can report its
-//! state after any of them: nothing needs to know the end.
+//! [`chain`] keeps an archive of it. [`catalog`] follows what entries do to collections. [`filter`]
+//! keeps what concerns a selection, and [`apply`] writes what counts to a target. Each takes one
+//! entry at a time and can report its state after any of them: nothing needs to know the end.
 
 pub mod apply;
 pub mod catalog;
+pub mod chain;
 pub mod entry;
 pub mod filter;
 pub mod position;

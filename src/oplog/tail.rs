@@ -6,6 +6,8 @@
 //! connection, the primary, the oplog's oldest part or the source itself. A piece that was read to
 //! its end is complete, because the source waits until a majority has committed all of it.
 
+use std::time::Duration;
+
 use bson::{Document, RawDocumentBuf, Timestamp, doc, rawdoc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error as DriverError;
@@ -36,6 +38,8 @@ pub struct Tail {
     /// An operation time of the source, where the next piece ends.
     known: Timestamp,
     piece: Option<Piece>,
+    /// How long it retries without progress.
+    patience: Duration,
 }
 
 /// A piece being read.
@@ -95,19 +99,37 @@ impl Tail {
     /// `known`, which must be an operation time of the source.
     #[must_use]
     pub fn new(connection: Connection, databases: Databases, position: Position, known: Timestamp) -> Self {
-        Self { connection, databases, position, known, piece: None }
+        Self { connection, databases, position, known, piece: None, patience: retry::STEP }
+    }
+
+    /// The same, which retries for this long.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The source's connection.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The last entry that was returned, or where the first one is looked for.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
     }
 
     /// Returns what comes next. A piece begins with the first call, and with the first one after
     /// each [`Next::Through`]. It ends at `until`, an operation time of the source, or by default
     /// at the latest time that the source reported. After a broken connection or a change of
-    /// primary, it retries for up to two minutes without progress.
+    /// primary, it retries for up to two minutes without progress, or as long as it is told to.
     ///
     /// # Errors
     /// [`ErrorKind::SnapshotLost`] if the oplog no longer reaches back to the last entry, or if
     /// another entry is in its place; [`ErrorKind::Interrupted`]; errors of the source.
     pub async fn next(&mut self, until: Option<Timestamp>, stop: &CancellationToken) -> Result<Next> {
-        let mut retry = Retry::within(retry::STEP);
+        let mut retry = Retry::within(self.patience);
         let mut nobody = None;
         let goal = match &self.piece {
             Some(piece) => piece.goal,
@@ -181,10 +203,11 @@ async fn open(
     goal: Timestamp,
 ) -> Result<RawBatchCursor, DriverError> {
     let from = Timestamp::from(from.time);
-    let filter: Document = doc! {
-        "ts": { "$gte": from, "$lte": goal },
-        "$or": [ { "ts": { "$in": [from, goal] } }, databases.query() ],
-    };
+    let mut filter: Document = doc! { "ts": { "$gte": from, "$lte": goal } };
+    let query = databases.query();
+    if !query.is_empty() {
+        filter.insert("$or", [doc! { "ts": { "$in": [from, goal] } }, query]);
+    }
     let find = rawdoc! {
         "find": "oplog.rs",
         "filter": RawDocumentBuf::try_from(&filter)?,

@@ -80,6 +80,16 @@ pub(super) async fn oldest(connection: &Connection) -> Result<Option<Timestamp>,
     Ok(found.first().and_then(|entry| entry.get_timestamp("ts").ok()))
 }
 
+/// The time of the oldest entry, asked once.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] if the login may not read the oplog; [`ErrorKind::Unreachable`];
+/// [`ErrorKind::Server`], also if the oplog is empty.
+pub async fn reaches_back_to(connection: &Connection) -> Result<Timestamp> {
+    let found = oldest(connection).await.map_err(|e| describe(connection.role(), "reading the oplog", e))?;
+    found.ok_or_else(|| Error::new(ErrorKind::Server, "reading the oplog: it is empty"))
+}
+
 /// Whether the oplog has any entry for this collection after `from` and up to `to`.
 ///
 /// # Errors

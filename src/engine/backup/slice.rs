@@ -187,7 +187,7 @@ impl Slice {
             writer.number_from(segments.iter().map(|(number, _)| number + 1).max().unwrap_or(0));
             writing.adopt(segments);
         }
-        let databases = Databases(context.settings.databases.clone());
+        let databases = Databases::of(context.settings.databases.clone());
         let keeping = Keeping {
             tail: Tail::new(context.connection.clone(), databases, position, start.since),
             position,

@@ -15,7 +15,9 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 use figment::Figment;
 
@@ -24,13 +26,16 @@ use self::places::Places;
 use self::service::Service;
 use self::settings::{
     ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, KEEP_DAILY, KEEP_LAST, KEEP_MONTHLY, KEEP_WEEKLY, KEEP_YEARLY, LEVEL, LOCAL,
-    LOG_FORMAT, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, READ_PREFERENCE, READERS, TIMEZONE, WRITERS,
+    LOG_FORMAT, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, PITR_ENABLED, PITR_KEEP, PITR_LINK, PITR_MAX_REPLAY, READ_PREFERENCE,
+    READERS, TIMEZONE, WRITERS,
 };
 use self::unknown::Unknown;
 use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
+use crate::engine::archive::ArchiveOptions;
+use crate::engine::backup::BackupOptions;
 use crate::error::{Error, Result};
-use crate::format::frame::{self, Codec};
+use crate::format::frame::{self, Codec, Compression};
 use crate::mongo::{MongoUri, ReadPreference, Role};
 use crate::repository::retention::Policy;
 use crate::schedule;
@@ -38,6 +43,7 @@ use crate::schedule;
 pub use self::flags::Flags;
 pub use self::service::{ServiceSettings, WebhookSettings};
 pub use self::settings::{Group, Setting, settings};
+pub use self::values::duration;
 
 /// The default directory of backups.
 pub const DEFAULT_PATH: &str = "./backups";
@@ -84,8 +90,46 @@ pub struct Config {
     pub retention: Policy,
     /// The time zone of the days, weeks, months and years of retention, and of the schedule.
     pub timezone: Tz,
+    /// Whether and how the oplog is archived.
+    pub pitr: PitrSettings,
     /// The format of logs.
     pub log_format: LogFormat,
+}
+
+/// Whether and how the oplog of the source is archived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PitrSettings {
+    /// Whether the service does.
+    pub enabled: bool,
+    /// How far back any second can be restored. `None` keeps everything.
+    pub keep: Option<Duration>,
+    /// A base is taken early if replaying would take longer.
+    pub max_replay: Duration,
+    /// How much is in one link.
+    pub link: Duration,
+}
+
+impl Default for PitrSettings {
+    fn default() -> Self {
+        let of = ArchiveOptions::default();
+        Self { enabled: false, keep: None, max_replay: of.max_replay, link: of.roll }
+    }
+}
+
+impl PitrSettings {
+    /// How an archive with these settings is written.
+    #[must_use]
+    pub fn options(&self, databases: Vec<String>, tuning: Tuning) -> ArchiveOptions {
+        let of = ArchiveOptions::default();
+        ArchiveOptions {
+            databases,
+            roll: self.link,
+            compression: tuning.level.map_or(of.compression, Compression::of),
+            keep: self.keep.and_then(|keep| TimeDelta::from_std(keep).ok()),
+            bases: Some(BackupOptions { tuning, ..BackupOptions::default() }),
+            max_replay: self.max_replay,
+        }
+    }
 }
 
 impl fmt::Debug for Config {
@@ -97,6 +141,7 @@ impl fmt::Debug for Config {
             .field("path", &self.path)
             .field("tuning", &self.tuning)
             .field("retention", &self.retention)
+            .field("pitr", &self.pitr)
             .field("timezone", &self.timezone)
             .field("log_format", &self.log_format)
             .finish_non_exhaustive()
@@ -129,6 +174,7 @@ impl Config {
             path,
             tuning: tuning(settings)?,
             retention: retention(settings)?,
+            pitr: pitr(settings)?,
             timezone,
             log_format: parsed(settings, &LOG_FORMAT, log_format)?.unwrap_or_default(),
         })
@@ -142,6 +188,12 @@ impl Config {
     /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage): `Invalid Atlas URI format`.
     pub fn source(&self) -> Result<MongoUri> {
         self.configured_source()?.ok_or_else(|| Role::Source.not_configured())
+    }
+
+    /// How `archive` writes.
+    #[must_use]
+    pub fn archive(&self, databases: Vec<String>) -> ArchiveOptions {
+        self.pitr.options(databases, self.tuning)
     }
 
     /// The source's URI, if one is configured.
@@ -241,6 +293,16 @@ fn tuning(settings: &Figment) -> Result<Tuning> {
         max_bits: max_mbit.and_then(|n| u64::try_from(n).ok()).map(|mbit| mbit * 1_000_000),
         adaptive_throttle: truth(settings, &ADAPTIVE_THROTTLE)?.unwrap_or(default.adaptive_throttle),
         memory_bytes: memory_mb.and_then(|n| u64::try_from(n).ok()).map_or(default.memory_bytes, |mb| mb * 1024 * 1024),
+    })
+}
+
+fn pitr(settings: &Figment) -> Result<PitrSettings> {
+    let default = PitrSettings::default();
+    Ok(PitrSettings {
+        enabled: truth(settings, &PITR_ENABLED)?.unwrap_or(default.enabled),
+        keep: parsed(settings, &PITR_KEEP, duration)?,
+        max_replay: parsed(settings, &PITR_MAX_REPLAY, duration)?.unwrap_or(default.max_replay),
+        link: parsed(settings, &PITR_LINK, duration)?.unwrap_or(default.link),
     })
 }
 

@@ -16,22 +16,26 @@ use super::render::{self, plain};
 use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::import::{
-    self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite,
+    self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite, PointInTime,
 };
-use crate::engine::unpack;
+use crate::engine::moment::Moment;
+use crate::engine::{oplog_search, unpack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::manifest::{ClusterTime, Collection};
 use crate::interop::Opened;
 use crate::mongo::MongoUri;
-use crate::names::{NamespaceRename, is_latest};
+use crate::names::{NamespacePattern, NamespaceRename, is_latest};
+use crate::repository::Repository;
 use crate::repository::catalog::Backup;
 use crate::sink::users::WantedAccounts;
 
 /// The flags that make sense only if a backup is imported.
-const OF_AN_IMPORT: [&str; 16] = [
+const OF_AN_IMPORT: [&str; 18] = [
     "keep_replaced",
     "backup",
+    "to",
+    "undo",
     "database",
     "as_name",
     "rename",
@@ -54,8 +58,17 @@ pub struct Args {
     /// The backup: a name that `list` shows, `latest` for the newest complete one, a path, or a tar
     /// file from the service. Or a dump from mongodump: a directory, an archive or a file, plain or
     /// gzip; - is standard input
-    #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced"])]
+    #[arg(value_name = "BACKUP", required_unless_present_any = ["cleanup", "undo_last", "drop_replaced", "to", "undo"])]
     backup: Option<String>,
+    /// Restore a point in time from a backup and the archived oplog: 2026-11-28T14:03:22Z (all of
+    /// that second), SECONDS:ORDINAL, or before:SECONDS:ORDINAL. BACKUP may be left out: then the
+    /// newest one that leads there is taken
+    #[arg(help_heading = "Point in time", long, value_name = "TIME", conflicts_with = "oplog_limit")]
+    to: Option<String>,
+    /// Bring back the collections that the operation at this time touched, as they were right
+    /// before it. `oplog-search` prints the times of operations
+    #[arg(help_heading = "Point in time", long, value_name = "SECONDS:ORDINAL", conflicts_with_all = ["to", "oplog_limit", "include", "exclude", "database"])]
+    undo: Option<String>,
     /// Remove what crashed imports and test restores left in the target, and finish what they had
     /// begun to publish. Collections that a crashed `restore` left half filled are removed only
     /// with --yes
@@ -157,9 +170,39 @@ impl Args {
             ..Flags::default()
         }
     }
+
+    /// How to import.
+    fn options(&self, config: &Config) -> Result<ImportOptions> {
+        Ok(ImportOptions {
+            filter: self.filter.of(&[])?,
+            renames: self.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?,
+            database: self.as_name.clone(),
+            mode: match self.mode {
+                Mode::Replace => ImportMode::Replace,
+                Mode::Fail => ImportMode::Fail,
+                Mode::Merge => ImportMode::Merge,
+                Mode::Add => ImportMode::Add,
+            },
+            drop_extra: self.drop_extra,
+            indexes: match self.indexes {
+                Indexes::Now => IndexMode::Now,
+                Indexes::Skip => IndexMode::Skip,
+                Indexes::Only => IndexMode::Only,
+            },
+            allow_duplicates: self.allow_duplicates,
+            users: self.with_users.then(WantedAccounts::all),
+            keep_replaced: self.keep_replaced,
+            allow_same: self.allow_same,
+            tuning: config.tuning,
+            ..ImportOptions::default()
+        })
+    }
 }
 
 pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
+    if args.to.is_some() || args.undo.is_some() {
+        return point_in_time(args, config, faces, cx).await;
+    }
     let Some(asked) = args.backup.as_deref() else {
         return match (args.undo_last, args.drop_replaced) {
             (true, _) => afterwards::undo_last((args.dry_run, args.yes), config, faces, cx).await,
@@ -167,29 +210,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
             _ => afterwards::cleanup((args.dry_run, args.yes), config, faces, cx).await,
         };
     };
-    let options = ImportOptions {
-        filter: args.filter.of(&[])?,
-        renames: args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?,
-        database: args.as_name.clone(),
-        mode: match args.mode {
-            Mode::Replace => ImportMode::Replace,
-            Mode::Fail => ImportMode::Fail,
-            Mode::Merge => ImportMode::Merge,
-            Mode::Add => ImportMode::Add,
-        },
-        drop_extra: args.drop_extra,
-        indexes: match args.indexes {
-            Indexes::Now => IndexMode::Now,
-            Indexes::Skip => IndexMode::Skip,
-            Indexes::Only => IndexMode::Only,
-        },
-        allow_duplicates: args.allow_duplicates,
-        users: args.with_users.then(WantedAccounts::all),
-        keep_replaced: args.keep_replaced,
-        allow_same: args.allow_same,
-        tuning: config.tuning,
-        ..ImportOptions::default()
-    };
+    let options = args.options(config)?;
     let oplog_limit = args.oplog_limit.as_deref().map(ClusterTime::parse).transpose()?;
     let target = config.target()?;
     let silent = faces == Faces::Silent;
@@ -221,6 +242,33 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     bring(&found, how, config, cx).await
 }
 
+/// Restores a point in time.
+async fn point_in_time(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
+    let mut options = args.options(config)?;
+    let repository = Repository::open(&config.path)?;
+    let target = config.target()?;
+    let looking = async {
+        let moment = match (&args.to, &args.undo) {
+            (Some(to), _) => Moment::parse(to)?,
+            (None, undo) => {
+                let Moment::At(time) = Moment::parse(undo.as_deref().unwrap_or_default())? else {
+                    return Err(Error::usage("--undo takes the exact time of an operation, SECONDS:ORDINAL")
+                        .hint("`bsonvault oplog-search` prints it"));
+                };
+                let accident = oplog_search::accident(&repository, time, cx).await?;
+                options.filter.include = accident.namespaces.iter().map(NamespacePattern::exactly).collect::<Result<_>>()?;
+                Moment::Before(accident.before)
+            }
+        };
+        cx.progress.begin("reading the archived oplog");
+        PointInTime::open(&repository, args.backup.as_deref().filter(|name| !is_latest(name)), moment, cx).await
+    };
+    let origin = Box::pin(with_progress(faces, cx, looking)).await.map_err(before_any_change)?;
+    options.filter.databases.extend(args.database.iter().cloned());
+    let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces };
+    bring(&Found::PointInTime(Box::new(origin)), how, config, cx).await
+}
+
 /// How something is imported.
 pub(super) struct How {
     pub(super) target: MongoUri,
@@ -238,6 +286,7 @@ pub(super) async fn bring(found: &Found, how: How, config: &Config, cx: &Context
     let origin: &dyn DocumentSource = match found {
         Found::Backup(backup) | Found::Unpacked(backup, _) => &**backup,
         Found::Dump(dumped) => &**dumped,
+        Found::PointInTime(origin) => &**origin,
     };
     let mut plan = import::plan(origin, &target, source.as_ref(), &options, cx).await.map_err(before_any_change)?;
     let overwrites = match plan.look_at_overwrites().await {
@@ -306,6 +355,7 @@ pub(super) enum Found {
     /// A backup from a tar file, and its directory, which is removed when this is dropped.
     Unpacked(Box<Backup>, #[expect(dead_code, reason = "it is removed when this is dropped")] TempDir),
     Dump(Box<DumpSource>),
+    PointInTime(Box<PointInTime>),
 }
 
 impl Found {
@@ -313,6 +363,7 @@ impl Found {
         match self {
             Self::Backup(backup) | Self::Unpacked(backup, _) => &backup.manifest.collections,
             Self::Dump(dumped) => dumped.collections(),
+            Self::PointInTime(origin) => &origin.backup().manifest.collections,
         }
     }
 

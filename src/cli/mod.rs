@@ -2,6 +2,7 @@
 
 pub mod adopt;
 mod afterwards;
+pub mod archive;
 pub mod backup;
 mod catalog;
 pub mod check;
@@ -15,6 +16,7 @@ pub mod list;
 pub mod logs;
 mod meant;
 mod named;
+pub mod oplog_search;
 pub mod output;
 pub mod progress;
 pub mod reference;
@@ -23,6 +25,7 @@ pub mod restore;
 pub mod serve;
 pub mod shell;
 pub mod show;
+pub mod timeline;
 pub mod token;
 pub mod tools;
 pub mod tune;
@@ -118,6 +121,12 @@ pub enum Verb {
     Verify(verify::Args),
     /// Remove backups that the retention policy no longer keeps, and leftovers of crashed runs
     Clean(clean::Args),
+    /// Archive the source's oplog until it is stopped, so that any second can be restored
+    Archive(archive::Args),
+    /// Show which times can be restored, from which backup, and what happened in them
+    Timeline,
+    /// Find operations in the archived oplog, with their exact times
+    OplogSearch(oplog_search::Args),
     /// Check configuration, connections, rights and free space
     Check(check::Args),
     /// Measure source, machine and path, and recommend settings
@@ -269,6 +278,9 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
     match verb {
         Verb::Backup(args) => backup::run(args, &config, faces, cx).await,
         Verb::Import(args) => import::run(args, &config, faces, cx).await,
+        Verb::Archive(args) => archive::run(args, &config, faces, cx).await,
+        Verb::Timeline => cx.unless_cancelled(timeline::run(&config, cx)).await,
+        Verb::OplogSearch(args) => oplog_search::run(args, &config, cx).await,
         Verb::Dump(args) => dump::run(args, &config, json, faces, cx).await,
         Verb::Restore(args) => restore::run(args, &config, faces, cx).await,
         Verb::Export(args) => export::run(args, &config, json, faces, cx).await,
@@ -292,6 +304,7 @@ impl Verb {
         Ok(match self {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
+            Self::Archive(args) => args.flags(),
             Self::Dump(args) => args.flags()?,
             Self::Restore(args) => args.flags()?,
             Self::Export(args) => args.flags(),
@@ -300,9 +313,14 @@ impl Verb {
             Self::Verify(args) => args.flags(),
             Self::Tune(args) => args.flags(),
             Self::Serve(args) => args.flags(),
-            Self::List(_) | Self::Show(_) | Self::Clean(_) | Self::Token(_) | Self::Completions(_) | Self::Man(_) => {
-                Flags::default()
-            }
+            Self::Timeline
+            | Self::OplogSearch(_)
+            | Self::List(_)
+            | Self::Show(_)
+            | Self::Clean(_)
+            | Self::Token(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Flags::default(),
         })
     }
 
@@ -323,7 +341,7 @@ impl Verb {
     /// What is logged of it where `RUST_LOG` says nothing.
     fn logged(&self) -> &'static str {
         match (self, self.deployment()) {
-            (Self::Serve(_), _) => logs::OF_A_SERVICE,
+            (Self::Serve(_) | Self::Archive(_), _) => logs::OF_A_SERVICE,
             (_, Some(deployment)) => logs::of_verbosity(deployment.verbosity()),
             (_, None) => logs::OF_A_VERB,
         }

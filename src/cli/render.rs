@@ -1,5 +1,6 @@
 //! Results as people read them. Pure: values in, whole lines out.
 
+pub mod archive;
 pub mod backup;
 pub mod check;
 pub mod checks;

@@ -1,8 +1,8 @@
 //! The settings from the command line.
 
 use super::settings::{
-    ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, LEVEL, LOCAL, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, READ_PREFERENCE, READERS,
-    Setting, WRITERS,
+    ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, LEVEL, LOCAL, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, PITR_KEEP, PITR_MAX_REPLAY,
+    READ_PREFERENCE, READERS, Setting, WRITERS,
 };
 
 /// The values from the command line, as typed. An empty one is refused.
@@ -34,6 +34,10 @@ pub struct Flags {
     pub read_preference: Option<String>,
     /// `--memory-mb`
     pub memory_mb: Option<String>,
+    /// `--pitr-keep`
+    pub pitr_keep: Option<String>,
+    /// `--pitr-max-replay`
+    pub pitr_max_replay: Option<String>,
     /// `--address`: the IP address to listen on.
     pub address: Option<String>,
     /// `--port`: the port to listen on. 0 takes a free one.
@@ -42,7 +46,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 13] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 15] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -57,6 +61,8 @@ impl Flags {
             (&ADAPTIVE_THROTTLE, &self.adaptive_throttle),
             (&READ_PREFERENCE, &self.read_preference),
             (&MEMORY, &self.memory_mb),
+            (&PITR_KEEP, &self.pitr_keep),
+            (&PITR_MAX_REPLAY, &self.pitr_max_replay),
         ]
     }
 }

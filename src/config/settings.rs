@@ -59,6 +59,8 @@ pub enum Group {
     Load,
     /// Which backups are kept.
     Retention,
+    /// What is kept so that any second can be restored.
+    PointInTime,
     /// What the service does by itself.
     Service,
     /// Who may use the service.
@@ -243,6 +245,45 @@ pub(super) const KEEP_YEARLY: Setting = Setting {
     default: "",
     about: "Keeps the newest backup of each of the last N years that have one.",
 };
+pub(super) const PITR_ENABLED: Setting = Setting {
+    key: "pitr_enabled",
+    variable: "PITR_ENABLED",
+    option: None,
+    group: Group::PointInTime,
+    values: "Boolean",
+    default: "`false`",
+    about: "Whether the service archives the source's oplog, so that any second after a backup can \
+        be restored. On the command line, `archive` does so.",
+};
+pub(super) const PITR_KEEP: Setting = Setting {
+    key: "pitr_keep",
+    variable: "PITR_KEEP",
+    option: Some("pitr-keep"),
+    group: Group::PointInTime,
+    values: "number with `s`, `m`, `h`, `d` or `w`",
+    default: "everything is kept",
+    about: "How far back any second can be restored, for instance `7d`. Older parts of the archive \
+        are removed unless a kept backup needs them. The backup that the window begins with is kept, \
+        too.",
+};
+pub(super) const PITR_MAX_REPLAY: Setting = Setting {
+    key: "pitr_max_replay",
+    variable: "PITR_MAX_REPLAY",
+    option: Some("pitr-max-replay"),
+    group: Group::PointInTime,
+    values: "number with `s`, `m`, `h`, `d` or `w`",
+    default: "`15m`",
+    about: "A backup is taken early if replaying the archive would take longer than this.",
+};
+pub(super) const PITR_LINK: Setting = Setting {
+    key: "pitr_link",
+    variable: "PITR_LINK",
+    option: None,
+    group: Group::PointInTime,
+    values: "number with `s`, `m`, `h`, `d` or `w`",
+    default: "`1h`",
+    about: "How much of the oplog is in one link of the archive.",
+};
 pub(super) const TIMEZONE: Setting = Setting {
     key: "timezone",
     variable: "BACKUP_TIMEZONE",
@@ -364,7 +405,7 @@ pub(super) const LOG_FORMAT: Setting = Setting {
 };
 
 /// All settings, in the order of the reference.
-pub(super) const SETTINGS: [&Setting; 31] = [
+pub(super) const SETTINGS: [&Setting; 35] = [
     &ATLAS,
     &LOCAL,
     &READ_PREFERENCE,
@@ -384,6 +425,10 @@ pub(super) const SETTINGS: [&Setting; 31] = [
     &KEEP_MONTHLY,
     &KEEP_YEARLY,
     &TIMEZONE,
+    &PITR_ENABLED,
+    &PITR_KEEP,
+    &PITR_MAX_REPLAY,
+    &PITR_LINK,
     &ENABLED,
     &INTERVAL,
     &CRON,

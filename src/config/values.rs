@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use figment::Figment;
 use figment::value::Value;
@@ -57,6 +58,28 @@ pub(super) fn whole_number(settings: &Figment, setting: &Setting, range: RangeIn
 pub(super) fn count(settings: &Figment, setting: &Setting, most: u32) -> Result<Option<NonZeroU32>> {
     let number = whole_number(settings, setting, 1..=i64::from(most))?;
     Ok(number.and_then(|n| u32::try_from(n).ok()).and_then(NonZeroU32::new))
+}
+
+/// Parses a time span: a whole number with its unit, s, m, h, d or w, as `90s` or `7d`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage).
+pub fn duration(text: &str) -> Result<Duration> {
+    let text = text.trim();
+    let unit = text.chars().last();
+    let seconds = match unit {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 24 * 3600,
+        Some('w') => 7 * 24 * 3600,
+        _ => 0,
+    };
+    let number = unit.and_then(|unit| text.strip_suffix(unit)).and_then(|digits| digits.parse::<u32>().ok());
+    match number.filter(|number| *number > 0 && seconds > 0) {
+        Some(number) => Ok(Duration::from_secs(u64::from(number) * seconds)),
+        None => Err(Error::usage(format!("found {text:?}: expected a number above 0 with s, m, h, d or w, as 90s or 7d"))),
+    }
 }
 
 /// A Boolean.

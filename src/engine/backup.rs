@@ -108,7 +108,7 @@ pub async fn plan_resume(
 /// repository and the options do not allow that; [`ErrorKind::Interrupted`].
 pub async fn run(source: &MongoUri, repository: &Repository, options: &BackupOptions, cx: &Context) -> Result<BackupReport> {
     // Look first, before anything is made; `backup` makes sure.
-    if !options.allow_concurrent {
+    if !options.allow_concurrent && !options.is_background {
         source_lock::look(repository, source.hosts(), cx).await?;
     }
     let (name, place) = source_lock::claim(repository).await?;
@@ -191,12 +191,15 @@ async fn backup(
     }
     let first = heartbeat::first(
         started,
-        source_lock::hosts(source.hosts(), &context.connection.hosts),
+        match options.is_background {
+            true => Vec::new(),
+            false => source_lock::hosts(source.hosts(), &context.connection.hosts),
+        },
         options.job.clone(),
         lock.holds(),
     );
     let ready = async {
-        match options.allow_concurrent {
+        match options.allow_concurrent || options.is_background {
             true => heartbeat::write(&first, place).await?,
             false => source_lock::take(repository, name, place, &first, cx).await?,
         }

@@ -1,20 +1,25 @@
 //! The operations, one module for each: plan, then execution.
 
 pub mod adopt;
+pub mod archive;
 mod asked_for;
 pub mod backup;
+pub mod bases;
 pub mod check;
 pub mod clean;
 pub mod cleanup;
 pub mod download;
 mod dump_oplog;
+mod entries;
 pub mod export;
 pub mod import;
+pub mod moment;
+pub mod oplog_search;
 mod replayed;
 #[cfg(test)]
 mod sendable;
 pub mod test_restore;
-
+pub mod timeline;
 pub mod tune;
 pub mod undo;
 pub mod unpack;

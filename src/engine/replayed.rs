@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::asked_for::AskedFor;
+use super::entries::ReplayEntries;
 use crate::context::cpu::CpuPool;
 use crate::error::Result;
+use crate::format::digest::Content;
 use crate::format::document::{self, Documents};
 use crate::format::manifest::{ClusterTime, Collection, Manifest, OplogSlice};
 use crate::names::Namespace;
-use crate::oplog::Committed;
 use crate::oplog::catalog::{Catalog, CatalogTracker};
+use crate::oplog::{Committed, Head};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Objects;
 
@@ -27,6 +29,10 @@ pub(super) struct Followed {
     pub(super) committed: Committed,
     /// The capped collections whose last document that was read is inserted by the slice.
     pub(super) last_read: LastRead,
+    /// How many entries there are, and their bytes. Has no digest.
+    pub(super) content: Content,
+    /// The time of the last entry.
+    pub(super) last: Option<ClusterTime>,
 }
 
 /// Follows the slice of a backup, whether its manifest is stored yet or not. Reads the last
@@ -43,9 +49,25 @@ pub(super) async fn follow(
     last_read: Option<LastRead>,
     cpu: &CpuPool,
 ) -> Result<Followed> {
+    let entries = ReplayEntries { store, segments: &oplog.segments, archived: None };
+    follow_entries(entries, manifest, (listed_at, oplog.to), last_read, cpu).await
+}
+
+/// The same with entries that may be those of an archive, too. What was read of capped collections
+/// was read at or before `read_until`.
+///
+/// # Errors
+/// As for [`follow`]; those of reading an archive.
+pub(super) async fn follow_entries(
+    entries: ReplayEntries<'_>,
+    manifest: &Manifest,
+    (listed_at, read_until): (ClusterTime, ClusterTime),
+    last_read: Option<LastRead>,
+    cpu: &CpuPool,
+) -> Result<Followed> {
     let mut last_read = match last_read {
         Some(known) => known,
-        None => self::last_read(store, manifest, cpu).await?,
+        None => self::last_read(entries.store, manifest, cpu).await?,
     };
     let asked_for = AskedFor::of(manifest)?;
     let wanted = move |namespace: &Namespace| asked_for.has(namespace);
@@ -53,18 +75,22 @@ pub(super) async fn follow(
     for (uuid, (kind, id)) in &last_read {
         tracker.last_read(*uuid, *kind, id);
     }
+    tracker.read_until(read_until);
     let mut committed = Committed::new(listed_at);
-    for segment in &oplog.segments {
-        let mut reader = SegmentReader::open(store, segment, cpu).await?;
-        while let Some(frame) = reader.next().await? {
-            for entry in Documents::of(&frame) {
-                committed.add(tracker.take(entry?)?);
-            }
+    let (mut reader, mut content, mut last_time) = (entries.reader(cpu), Content::default(), None);
+    while let Some(frame) = reader.next().await? {
+        let mut last = None;
+        for entry in Documents::of(&frame) {
+            let entry = entry?;
+            committed.add(tracker.take(entry)?);
+            (content.documents, content.bytes) = (content.documents + 1, content.bytes + entry.len() as u64);
+            last = Some(entry);
         }
+        last_time = last.map(Head::of).transpose()?.map(|head| head.time).or(last_time);
     }
     let catalog = tracker.catalog()?;
     last_read.retain(|uuid, _| catalog.read_within.contains(uuid));
-    Ok(Followed { catalog, committed, last_read })
+    Ok(Followed { catalog, committed, last_read, content, last: last_time })
 }
 
 /// The last document of each capped collection of a backup.

@@ -14,7 +14,7 @@ pub enum Face {
 }
 
 /// Options that are fields of requests, or settings, by their names.
-const NAMED: [(&str, &str); 19] = [
+const NAMED: [(&str, &str); 21] = [
     ("as", "databaseName"),
     ("deep", "deep"),
     ("dry-run", "dryRun"),
@@ -34,6 +34,8 @@ const NAMED: [(&str, &str); 19] = [
     ("adaptive-throttle", "BACKUP_POLITE"),
     ("read-preference", "BACKUP_READ_PREFERENCE"),
     ("memory-mb", "BACKUP_MEMORY_MB"),
+    ("pitr-keep", "PITR_KEEP"),
+    ("pitr-max-replay", "PITR_MAX_REPLAY"),
 ];
 
 /// Options that only the command line has.

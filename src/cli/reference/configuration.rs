@@ -24,6 +24,7 @@ pub(super) fn page() -> String {
         (Group::Backups, "Backups"),
         (Group::Load, "Load and memory"),
         (Group::Retention, "Retention"),
+        (Group::PointInTime, "Point in time"),
         (Group::Service, "Service"),
         (Group::Access, "Access to the service"),
         (Group::Messages, "Logs and messages"),

@@ -23,6 +23,9 @@ pub struct BackupOptions {
     pub allow_inconsistent: bool,
     /// Allow other backups of the same source at the same time.
     pub allow_concurrent: bool,
+    /// Taken beside others without being asked for: it does not hold the source lock, so that
+    /// nobody has to wait for it.
+    pub is_background: bool,
     /// The service's job that runs the backup. Backups that wait for it name it.
     pub job: Option<String>,
     /// How much of the machine it may use.

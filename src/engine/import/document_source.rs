@@ -16,9 +16,10 @@ use crate::engine::replayed::LastRead;
 use crate::engine::verify;
 use crate::error::{Error, Result};
 use crate::few::{Few, LISTED};
-use crate::format::manifest::TEMPORARY;
+use crate::format::manifest::{ClusterTime, TEMPORARY};
 use crate::interop;
 use crate::names::Namespace;
+use crate::oplog::chain::ChainRange;
 use crate::repository::catalog::Backup;
 use crate::sink::Target;
 
@@ -67,6 +68,16 @@ pub trait DocumentSource: fmt::Debug + Send + Sync {
 
     /// The last document of each capped collection, if known without reading the backup.
     fn last_read(&self) -> Option<&LastRead> {
+        None
+    }
+
+    /// The time up to which collections were read, if it is not the end of the slice.
+    fn read_until(&self) -> Option<ClusterTime> {
+        None
+    }
+
+    /// What an archive has of the time after it, up to the point in time that is restored.
+    fn archived(&self) -> Option<&ChainRange> {
         None
     }
 

@@ -1,17 +1,18 @@
 //! Replays a backup's oplog slice into the staging collections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
 use super::plan::Plan;
 use super::slice::Slice;
 use super::stage::Stage;
+use crate::engine::entries::ReplayEntries;
 use crate::error::{Error, Result};
+use crate::format::document::Documents;
 use crate::format::frame;
 use crate::names::Namespace;
 use crate::oplog::apply::{Applier, Commits, Destination};
-use crate::pipeline::read::SegmentReader;
 
 /// How often the entries of a frame are in memory while they are replayed.
 const COPIES: u64 = 4;
@@ -37,20 +38,20 @@ impl Slice {
         let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
         let mut applier = Applier::new(target.clone(), Commits::Known(self.committed.clone())).await?;
+        let mut collections = HashSet::new();
         for (uuid, destination) in self.destinations(plan) {
+            collections.insert(uuid);
             applier.direct(uuid, destination)?;
         }
-        for segment in &self.oplog.segments {
-            let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
-            let mut reader = target.unless_stopped(SegmentReader::open(store, segment, &cx.cpu)).await??;
-            let mut done = 0;
-            while let Some(frame) = target.unless_stopped(reader.next()).await?? {
-                share.resize(segment.object.bytes + COPIES * frame.len() as u64);
-                let bytes = frame.len() as u64;
-                applier.take(frame).await.map_err(|e| named(e, plan))?;
-                item.add(reader.content().documents - done, bytes);
-                done = reader.content().documents;
-            }
+        let entries = ReplayEntries { store, segments: &self.oplog.segments, archived: plan.origin.archived() };
+        let needed = entries.needed_bytes();
+        let mut share = target.unless_stopped(budget.take(needed + COPIES * frame::TARGET as u64)).await?;
+        let mut reader = entries.reader_of(collections, &cx.cpu);
+        while let Some(frame) = target.unless_stopped(reader.next()).await?? {
+            share.resize(needed + COPIES * frame.len() as u64);
+            let (documents, bytes) = (Documents::of(&frame).count() as u64, frame.len() as u64);
+            applier.take(frame).await.map_err(|e| named(e, plan))?;
+            item.add(documents, bytes);
         }
         item.finish();
         Ok(applier.make_durable().await?.operations)

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::document_source::DocumentSource;
 use crate::context::Context;
 use crate::context::cpu::CpuPool;
+use crate::engine::entries::ReplayEntries;
 use crate::engine::replayed::{self, Followed};
 use crate::error::Result;
 use crate::format::manifest::{ClusterTime, Collection, OplogSlice};
@@ -46,11 +47,20 @@ async fn follow(
 ) -> Result<(Vec<Collection>, Slice)> {
     let Backup { store, manifest } = origin.backup();
     let known = origin.last_read().cloned();
-    let Followed { catalog, committed, last_read } = replayed::follow(store, manifest, oplog, listed_at, known, cpu).await?;
+    let entries = ReplayEntries { store, segments: &oplog.segments, archived: origin.archived() };
+    // What a base of an archive read of capped collections, it read until the end of its own slice.
+    let read_until = origin.read_until().unwrap_or(oplog.to);
+    let followed = replayed::follow_entries(entries, manifest, (listed_at, read_until), known, cpu).await?;
+    let Followed { catalog, committed, last_read, content, last } = followed;
+    let mut oplog = oplog.clone();
+    if origin.archived().is_some() {
+        (oplog.documents, oplog.bytes) = (content.documents, content.bytes);
+        oplog.to = last.unwrap_or(listed_at).max(listed_at).min(oplog.to);
+    }
     // Collections that stay temporary are listed here, so that the selection skips and names them.
     let mut collections = catalog.collections;
     let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
     collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());
-    let slice = Slice { oplog: oplog.clone(), has_differences: catalog.has_differences, committed, after: last_read };
+    let slice = Slice { oplog, has_differences: catalog.has_differences, committed, after: last_read };
     Ok((collections, slice))
 }

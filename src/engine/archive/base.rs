@@ -1,0 +1,189 @@
+//! Takes base backups by itself: when there is none that the archive can be replayed on, and when
+//! replaying would take too long.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::options::ArchiveOptions;
+use crate::clock;
+use crate::context::Context;
+use crate::engine::backup::{self, BackupOptions, BackupReport};
+use crate::engine::bases;
+use crate::error::{ErrorKind, Result};
+use crate::format::manifest::ClusterTime;
+use crate::mongo::MongoUri;
+use crate::repository::Repository;
+use crate::repository::catalog::{Catalog, State};
+use crate::repository::chain::ChainPlace;
+
+/// The job that the heartbeat of a base backup names.
+const JOB: &str = "archive";
+/// How often to look whether a base is needed.
+const LOOK: Duration = Duration::from_secs(60);
+/// The pause after a base could not be taken.
+const PAUSE: Duration = Duration::from_secs(15);
+/// How many entries a second a replay applies, if nothing is known. Fewer than measured.
+const REPLAY_RATE: u64 = 10_000;
+
+/// Takes base backups.
+pub(super) struct Bases {
+    source: MongoUri,
+    repository: Repository,
+    place: ChainPlace,
+    options: Option<BackupOptions>,
+    databases: Vec<String>,
+    max_replay: Duration,
+    cx: Context,
+    stop: CancellationToken,
+    work: Option<JoinHandle<Result<Option<BackupReport>>>>,
+    /// When to look again.
+    look: Instant,
+    /// The gap after which a base was asked for.
+    after: Option<ClusterTime>,
+    running: Option<String>,
+}
+
+impl Bases {
+    pub(super) fn new(
+        source: &MongoUri,
+        repository: &Repository,
+        place: &ChainPlace,
+        options: &ArchiveOptions,
+        cx: &Context,
+    ) -> Self {
+        let stop = cx.cancel.child_token();
+        Self {
+            source: source.clone(),
+            repository: repository.clone(),
+            place: place.clone(),
+            options: options.bases.clone().map(|options| BackupOptions {
+                job: Some(JOB.to_owned()),
+                is_background: true,
+                allow_empty: true,
+                ..options
+            }),
+            databases: options.databases.clone(),
+            max_replay: options.max_replay,
+            // Its progress is its own: what an archive tells is not about documents.
+            cx: cx.operation().cancelled_by(stop.clone()),
+            stop,
+            work: None,
+            look: Instant::now(),
+            after: None,
+            running: None,
+        }
+    }
+
+    pub(super) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The name of the base that is being taken.
+    pub(super) fn running(&self) -> Option<String> {
+        self.work.as_ref().map(|_| self.running.clone().unwrap_or_else(|| "a base backup".to_owned()))
+    }
+
+    /// Begins a base backup if one is needed. `after` is the end of the last gap.
+    pub(super) fn consider(&mut self, position: ClusterTime, after: Option<ClusterTime>) {
+        let Some(options) = self.options.clone() else { return };
+        let is_new_gap = after > self.after;
+        if self.work.is_some() || (!is_new_gap && Instant::now() < self.look) {
+            return;
+        }
+        (self.look, self.after) = (Instant::now() + LOOK, after);
+        let work = Work {
+            source: self.source.clone(),
+            repository: self.repository.clone(),
+            place: self.place.clone(),
+            databases: self.databases.clone(),
+            max_replay: self.max_replay,
+            cx: self.cx.clone(),
+        };
+        self.work = Some(tokio::spawn(async move { Box::pin(work.run(options, position, after)).await }));
+    }
+
+    /// Waits for the base backup that is being taken, for ever if there is none.
+    pub(super) async fn done(&mut self) {
+        let Some(work) = &mut self.work else { return std::future::pending().await };
+        let done = work.await;
+        self.work = None;
+        match done {
+            Ok(Ok(Some(report))) => tracing::info!("a base backup was taken for the archive: {}", report.name),
+            Ok(Ok(None)) => {}
+            Ok(Err(e)) => {
+                if e.kind() != ErrorKind::Interrupted {
+                    tracing::warn!("a base backup for the archive could not be taken, and will be tried again: {e}");
+                }
+                self.look = Instant::now() + PAUSE;
+            }
+            Err(e) => {
+                tracing::error!("the task that takes base backups died: {e}");
+                self.look = Instant::now() + PAUSE;
+            }
+        }
+    }
+
+    /// Stops what is being taken, and waits until it has ended.
+    pub(super) async fn stop(&mut self) {
+        self.stop.cancel();
+        if self.work.is_some() {
+            self.done().await;
+        }
+    }
+}
+
+struct Work {
+    source: MongoUri,
+    repository: Repository,
+    place: ChainPlace,
+    databases: Vec<String>,
+    max_replay: Duration,
+    cx: Context,
+}
+
+impl Work {
+    async fn run(
+        self,
+        options: BackupOptions,
+        position: ClusterTime,
+        after: Option<ClusterTime>,
+    ) -> Result<Option<BackupReport>> {
+        self.tidy().await?;
+        if !self.is_needed(position, after).await? {
+            return Ok(None);
+        }
+        backup::run(&self.source, &self.repository, &options, &self.cx).await.map(Some)
+    }
+
+    /// Whether no base is there from which the position can be reached in time.
+    async fn is_needed(&self, position: ClusterTime, after: Option<ClusterTime>) -> Result<bool> {
+        let bases = bases::bases(&self.repository, self.place.id(), &self.databases, &self.cx).await?;
+        let Some(parts) = self.place.parts().await? else { return Ok(false) };
+        let begin = after.or(parts.links.first().map(|link| link.from.time));
+        let usable = bases.iter().rfind(|base| begin.is_none_or(|begin| base.from.time >= begin));
+        let Some(newest) = usable else {
+            // One that is being taken by somebody else will do.
+            let running = Catalog::new(self.repository.clone(), &self.cx.cpu).running(clock::now()).await?;
+            return Ok(running.is_empty());
+        };
+        let since = parts.links.iter().filter(|link| link.to.time > newest.moment);
+        let entries: u64 = since.map(|link| link.entries).sum();
+        Ok(position > newest.moment && entries / REPLAY_RATE > self.max_replay.as_secs())
+    }
+
+    /// Removes the bases that an archiver began and did not finish.
+    async fn tidy(&self) -> Result<()> {
+        let (catalog, now) = (Catalog::new(self.repository.clone(), &self.cx.cpu), clock::now());
+        for summary in catalog.list(now).await? {
+            let is_ours =
+                matches!(&summary.state, State::Incomplete) && catalog.job_of(&summary.name).await.as_deref() == Some(JOB);
+            if is_ours {
+                catalog.delete(&summary, now).await?;
+            }
+        }
+        Ok(())
+    }
+}

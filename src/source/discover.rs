@@ -346,6 +346,10 @@ pub async fn list_at_one_time(connection: &Connection, selection: &Selection, un
         return Ok(first);
     }
     for round in 0..LISTINGS {
+        // A source that holds nothing tells no time with its listing.
+        if first.time.is_none() && connection.topology == Topology::ReplicaSet {
+            first.time = optime::now(connection).await.ok();
+        }
         if let Some(time) = first.time.filter(|_| connection.writable && connection.topology == Topology::ReplicaSet) {
             optime::wait_until_visible(connection, time).await;
         }

@@ -11,7 +11,7 @@ use super::options::ArchiveOptions;
 use crate::clock;
 use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
-use crate::engine::bases;
+use crate::engine::bases::{self, Base};
 use crate::error::{ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 use crate::mongo::MongoUri;
@@ -25,6 +25,8 @@ const JOB: &str = "archive";
 const LOOK: Duration = Duration::from_secs(60);
 /// The pause after a base could not be taken.
 const PAUSE: Duration = Duration::from_secs(15);
+/// The pause after a backup that turned out to be no base.
+const LONG_PAUSE: Duration = Duration::from_secs(600);
 /// How many entries a second a replay applies, if nothing is known. Fewer than measured.
 const REPLAY_RATE: u64 = 10_000;
 
@@ -111,7 +113,13 @@ impl Bases {
         let done = work.await;
         self.work = None;
         match done {
-            Ok(Ok(Some(report))) => tracing::info!("a base backup was taken for the archive: {}", report.name),
+            Ok(Ok(Some(report))) => {
+                tracing::info!("a base backup was taken for the archive: {}", report.name);
+                if let Err(why) = Base::of(&report.manifest, self.place.id(), &self.databases) {
+                    tracing::warn!("the archive cannot be replayed on the backup {}: {why}", report.name);
+                    self.look = Instant::now() + LONG_PAUSE;
+                }
+            }
             Ok(Ok(None)) => {}
             Ok(Err(e)) => {
                 if e.kind() != ErrorKind::Interrupted {

@@ -4,8 +4,13 @@
 //! If the documents were read after the first entry, each at another time, many entries have taken
 //! effect already. Applied again, in order, they lead to the same documents in the end: an oplog is
 //! designed for that. For the same reason, any part may be sent again.
+//!
+//! Within a frame, only the last state of a document counts. So what a later entry of the frame
+//! undoes is not sent, and what is left is sent in the fastest way.
 
 mod destination;
+mod group;
+mod lane;
 mod plan;
 mod rights;
 mod send;
@@ -105,16 +110,16 @@ impl Applier {
     /// [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] if the frame does not hold entries.
     pub async fn take(&mut self, frame: Vec<u8>) -> Result<()> {
         let mut planner = self.planner.take().ok_or_else(failed)?;
-        let (planner, lanes) = self
+        let (planner, planned) = self
             .target
             .cpu
             .run(move || {
-                let lanes = planner.plan(&frame)?;
-                Ok((planner, lanes))
+                let planned = planner.plan(&frame)?;
+                Ok((planner, planned))
             })
             .await?;
-        self.operations += lanes.iter().map(|lane| lane.len() as u64).sum::<u64>();
-        try_join_all(self.senders.iter().zip(lanes).map(|(sender, lane)| sender.send(lane))).await?;
+        self.operations += planned.operations;
+        try_join_all(self.senders.iter_mut().zip(planned.lanes).map(|(sender, lane)| sender.send(lane))).await?;
         self.planner = Some(planner);
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! undoes is not sent, and what is left is sent in the fastest way.
 
 mod destination;
+mod difference;
 mod group;
 mod lane;
 mod plan;

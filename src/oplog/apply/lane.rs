@@ -8,12 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::destination::{Destination, Holds, Shared};
-use crate::format::document::{Elements, Writer};
+use super::difference;
+use crate::format::document::{self, Elements, Writer};
 use crate::format::kind;
 use crate::oplog::OperationKind;
 
 /// A group of fewer than this many operations is not worth a command of its own.
 const GROUP: usize = 16;
+
+/// Larger documents are changed by the server.
+const FOLDED_BYTES: usize = 256 * 1024;
 
 /// The type byte and value of an `_id`.
 pub(super) type Id = (u8, Vec<u8>);
@@ -145,11 +149,17 @@ impl Lane {
     }
 
     /// Adds work about one document. `hash` is the same for equal `_id`s of one collection.
-    /// If it leaves nothing of what the document was, earlier work about it is dropped.
+    /// If it leaves nothing of what the document was, earlier work about it is dropped. A
+    /// difference for a document that the work before writes whole becomes part of that.
     pub(super) fn push_about(&mut self, hash: u64, leaves_nothing: bool, work: Work) {
         let found = self.last.get(&hash).copied();
         let mixed = found.is_some_and(|last| last.mixed || !self.is_last_about(last, &work));
         let (mut before, mut work) = (found.map(|last| last.piece), work);
+        if let (Some(last), false, false) = (before, mixed, leaves_nothing)
+            && self.fold(last, &work)
+        {
+            return;
+        }
         if leaves_nothing && !mixed {
             while let Some(piece) = before.and_then(|piece| self.work[piece].take()) {
                 before = piece.before;
@@ -165,6 +175,25 @@ impl Lane {
         }
         self.last.insert(hash, Last { piece: self.work.len(), mixed });
         self.work.push(Some(Piece { work, is_first: before.is_none(), before }));
+    }
+
+    /// Makes an update part of the earlier work if that writes the whole document.
+    fn fold(&mut self, last: usize, update: &Work) -> bool {
+        let (Some(Some(Piece { work: Work::Operation(whole), .. })), Work::Operation(update)) = (self.work.get_mut(last), update)
+        else {
+            return false;
+        };
+        if !whole.is_whole || update.kind != OperationKind::Update || whole.o.len() > FOLDED_BYTES {
+            return false;
+        }
+        // What cannot be applied here is left to the server.
+        let Ok(Some(after)) = difference::applied(&whole.o, &update.o) else { return false };
+        // Servers keep such a timestamp in a difference, and replace it in a document.
+        if document::has_empty_timestamp(&after).unwrap_or(true) {
+            return false;
+        }
+        whole.o = after;
+        true
     }
 
     fn is_last_about(&self, last: Last, work: &Work) -> bool {

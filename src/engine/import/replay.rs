@@ -13,8 +13,9 @@ use crate::names::Namespace;
 use crate::oplog::apply::{Applier, Commits, Destination};
 use crate::pipeline::read::SegmentReader;
 
-/// How often the entries of a frame are in memory while they are replayed.
-const COPIES: u64 = 4;
+/// How often the entries of a frame are in memory while they are replayed: read, as work that waits,
+/// and of the frame before as work, as commands, and as what the driver sends.
+const COPIES: u64 = 6;
 
 impl Slice {
     /// Where the documents of each of the source's collections are.
@@ -40,13 +41,17 @@ impl Slice {
         for (uuid, destination) in self.destinations(plan) {
             applier.direct(uuid, destination)?;
         }
+        // While a frame is read, the two before it may be on their way.
+        let mut recent = [frame::TARGET as u64; 3];
+        let largest = self.oplog.segments.iter().map(|segment| segment.object.bytes).max().unwrap_or(0);
+        let mut share = target.unless_stopped(budget.take(largest + COPIES * recent[0])).await?;
         for segment in &self.oplog.segments {
-            let mut share = target.unless_stopped(budget.take(segment.object.bytes + COPIES * frame::TARGET as u64)).await?;
             let mut reader = target.unless_stopped(SegmentReader::open(store, segment, &cx.cpu)).await??;
             let mut done = 0;
             while let Some(frame) = target.unless_stopped(reader.next()).await?? {
-                share.resize(segment.object.bytes + COPIES * frame.len() as u64);
                 let bytes = frame.len() as u64;
+                recent = [bytes, recent[0], recent[1]];
+                share.resize(segment.object.bytes + COPIES * recent.into_iter().max().unwrap_or(bytes));
                 applier.take(frame).await.map_err(|e| named(e, plan))?;
                 item.add(reader.content().documents - done, bytes);
                 done = reader.content().documents;

@@ -1,6 +1,7 @@
 //! Measures how fast an oplog is replayed, compared with one operation per command.
 //!
-//! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N] [--lanes 1,2,4] [--standalone]`
+//! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N] [--lanes 1,2,4]
+//! [--standalone]`
 //!
 //! The entries are those of a real oplog. Eight writers fill four collections of a replica set, in
 //! commands of 1 to 20 operations: 45 % inserts of documents of 100 to 500 bytes, 40 % updates

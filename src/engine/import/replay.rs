@@ -13,8 +13,8 @@ use crate::names::Namespace;
 use crate::oplog::apply::{Applier, Commits, Destination};
 use crate::pipeline::read::SegmentReader;
 
-/// How often the entries of a frame are in memory while they are replayed: read, as work that waits,
-/// and of the frame before as work, as commands, and as what the driver sends.
+/// How often the entries of a frame are in memory while they are replayed: as they are read, as
+/// work that waits, and of an earlier frame as work, as commands, and as what the driver sends.
 const COPIES: u64 = 6;
 
 impl Slice {

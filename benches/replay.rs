@@ -1,11 +1,18 @@
-//! Measures how fast an oplog slice is replayed, compared with one operation per command.
+//! Measures how fast an oplog is replayed, compared with one operation per command.
 //!
-//! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N]`
+//! `cargo bench --bench replay -- [--operations N] [--runs N] [--single N] [--lanes 1,2,4]
+//! [--standalone]`
 //!
-//! It starts two servers, one of them a replica set. Each run replays one third inserts, one third
-//! updates (differences) and one third deletes. It first replays some of them one by one, each in
-//! its own command. Then it replays all of them as an import does, with one to four commands in
-//! flight. It prints medians of operations per second, and ratios. Compare the ratios.
+//! The entries are those of a real oplog. Eight writers fill four collections of a replica set, in
+//! commands of 1 to 20 operations: 45 % inserts of documents of 100 to 500 bytes, 40 % updates
+//! (three differences for each replacement), and 15 % deletes. Every twentieth command is a
+//! transaction. Seven tenths of the updates and deletes are of any document of their writer, the
+//! others of one of its 200 latest.
+//!
+//! Each run first replays some of them one by one, each in its own command. Then it replays all of
+//! them into empty collections, and once more over the result. Both times, the documents must be
+//! those of the source. It prints medians of operations per second, ratios, and the processor time
+//! per operation, here and of the server. Compare the ratios.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,108 +29,314 @@ mod shop;
 
 use std::time::Instant;
 
-use bson::{Binary, Document, Timestamp, doc, spec::BinarySubtype};
+use bson::oid::ObjectId;
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use bsonvault::context::Context;
+use bsonvault::format::digest::Content;
+use bsonvault::format::document::Documents;
 use bsonvault::format::manifest::ClusterTime;
 use bsonvault::mongo::connect::ConnectOptions;
-use bsonvault::mongo::{Connection, MongoUri, Role};
+use bsonvault::mongo::{Connection, MongoUri, Role, catalog};
 use bsonvault::names::Namespace;
-use bsonvault::oplog::Committed;
 use bsonvault::oplog::apply::{Applier, Commits, Destination, Holds};
+use bsonvault::oplog::{Committed, Entry, OperationKind};
 use bsonvault::sink::Target;
+use mongodb::{Client, Database};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
 use shop::arguments::Arguments;
 use shop::median;
+use shop::process::{cpu_seconds, server_process};
 use support::server::{Server, ServerOptions};
 use uuid::Uuid;
 
 const FRAME: usize = 4 * 1024 * 1024;
-const COLLECTION: Uuid = Uuid::from_u128(7);
+const COLLECTIONS: usize = 4;
+const WRITERS: usize = 8;
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = Arguments::read("cargo bench --bench replay -- [--operations N] [--runs N] [--single N]");
-    let operations = arguments.number("--operations", 200_000);
-    let (runs, single) = (arguments.number("--runs", 3), arguments.number("--single", 3_000));
+    let mut arguments =
+        Arguments::read("cargo bench --bench replay -- [--operations N] [--runs N] [--single N] [--lanes 1,2,4] [--standalone]");
+    let operations = arguments.number("--operations", 300_000);
+    let (runs, single) = (arguments.number("--runs", 3), arguments.number("--single", 4_000));
+    let lanes = arguments.text("--lanes").unwrap_or_else(|| "2".to_owned());
+    let lanes: Vec<usize> = lanes.split(',').map(|n| n.parse().unwrap()).collect();
+    let repl_set = (!arguments.flag("--standalone")).then(|| "bench".to_owned());
     arguments.finish();
-    for repl_set in [None, Some("bench".to_owned())] {
-        let kind = if repl_set.is_some() { "replica set of one" } else { "standalone" };
-        let server = Server::start(ServerOptions { repl_set, cache_gb: Some(2.0), ..ServerOptions::default() }).await;
-        let (mut one, mut many) = (Vec::new(), [const { Vec::new() }; 3]);
-        for _ in 0..runs {
-            one.push(one_by_one(&server, single).await);
-            for (figures, lanes) in many.iter_mut().zip([1, 2, 4]) {
-                figures.push(replayed(&server, operations, lanes).await);
+    let source = Source::record(operations).await;
+    println!("{} operations in {} frames", source.operations, source.frames.len());
+    let kind = if repl_set.is_some() { "replica set of one" } else { "standalone" };
+    let server = Server::start(ServerOptions { repl_set, cache_gb: Some(2.0), ..ServerOptions::default() }).await;
+    let process = server_process(&server.client().await).await.unwrap();
+    let mut one = Vec::new();
+    let mut many = vec![[Figures::default(), Figures::default()]; lanes.len()];
+    for _ in 0..runs {
+        one.push(source.one_by_one(&server, single).await);
+        for (figures, lanes) in many.iter_mut().zip(&lanes) {
+            source.empty(&server).await;
+            for figures in figures {
+                figures.take(source.replayed(&server, &process, *lanes).await);
             }
         }
-        let one = median(&one);
-        println!("{kind}: one operation a command   {one:8.0} operations a second");
-        for (figures, lanes) in many.iter().zip([1, 2, 4]) {
-            let many = median(figures);
+    }
+    let one = median(&one);
+    println!("{kind}: one operation a command: {one:.0} operations a second");
+    for (figures, lanes) in many.iter().zip(&lanes) {
+        for (figures, over) in figures.iter().zip(["empty collections", "the result"]) {
+            let (rate, [here, there]) = (median(&figures.rates), [&figures.here, &figures.there].map(|f| median(f)));
             println!(
-                "{kind}: {operations} replayed, {lanes} lanes   {many:8.0} operations a second, {:.1} times as fast",
-                many / one
+                "{kind}: {lanes} lanes, over {over}: {rate:.0} operations a second, {:.1} times as fast; processor time of \
+                 one: {here:.1} µs here, {there:.1} µs there",
+                rate / one
             );
         }
     }
 }
 
-/// The `n`th operation: every third document is inserted, the one before it is updated, and the one
-/// before that is deleted.
-fn operation(n: usize) -> Document {
-    let id = (n / 3) as i64;
-    match n % 3 {
-        0 => doc! { "op": "i", "o": { "_id": id, "n": 1, "text": "x".repeat(200), "more": { "a": [1, 2, 3] } } },
-        1 => doc! { "op": "u", "o": { "$v": 2, "diff": { "u": { "n": 2 }, "i": { "new": "field" } } }, "o2": { "_id": id } },
-        _ => doc! { "op": "d", "o": { "_id": id - 1 } },
+/// Operations per second, and microseconds of processor time per operation.
+#[derive(Clone, Default)]
+struct Figures {
+    rates: Vec<f64>,
+    here: Vec<f64>,
+    there: Vec<f64>,
+}
+
+impl Figures {
+    fn take(&mut self, [rate, here, there]: [f64; 3]) {
+        self.rates.push(rate);
+        self.here.push(here);
+        self.there.push(there);
     }
 }
 
-async fn empty(server: &Server) {
-    let db = server.client().await.database("bench");
-    db.drop().await.unwrap();
-    db.run_command(doc! { "create": "c" }).await.unwrap();
+/// What a source did, and what it holds in the end.
+struct Source {
+    frames: Vec<Vec<u8>>,
+    operations: u64,
+    /// The first operations that are no commands, as `applyOps` takes them.
+    first: Vec<Document>,
+    collections: Vec<(Uuid, String, Content)>,
 }
 
-async fn one_by_one(server: &Server, operations: usize) -> f64 {
-    empty(server).await;
-    let admin = server.client().await.database("admin");
-    let begin = Instant::now();
-    for n in 0..operations {
-        let mut operation = operation(n);
-        operation.insert("ns", "bench.c");
-        admin.run_command(doc! { "applyOps": [operation] }).await.unwrap();
-    }
-    operations as f64 / begin.elapsed().as_secs_f64()
-}
-
-async fn replayed(server: &Server, operations: usize, lanes: usize) -> f64 {
-    empty(server).await;
-    let ui = Binary { subtype: BinarySubtype::Uuid, bytes: COLLECTION.as_bytes().to_vec() };
-    let session = doc! { "id": ui.clone(), "uid": Binary { subtype: BinarySubtype::Generic, bytes: vec![0; 32] } };
-    let mut frames = vec![Vec::with_capacity(FRAME)];
-    for n in 0..operations {
-        let mut entry = operation(n);
-        let time = Timestamp { time: 10 + n as u32, increment: 1 };
-        entry.extend(doc! { "lsid": session.clone(), "txnNumber": 1_i64, "ns": "src.c", "ui": ui.clone(), "ts": time, "t": 1_i64, "v": 2_i64 });
-        let entry = entry.to_vec().unwrap();
-        if frames.last().unwrap().len() + entry.len() > FRAME {
-            frames.push(Vec::with_capacity(FRAME));
+impl Source {
+    async fn record(operations: usize) -> Self {
+        let server = Server::start(ServerOptions {
+            repl_set: Some("source".to_owned()),
+            cache_gb: Some(1.0),
+            extra_args: vec!["--oplogSize".to_owned(), "4000".to_owned()],
+            ..ServerOptions::default()
+        })
+        .await;
+        let client = server.client().await;
+        let database = client.database("src");
+        for n in 0..COLLECTIONS {
+            database.run_command(doc! { "create": name(n) }).await.unwrap();
         }
-        frames.last_mut().unwrap().extend(entry);
+        let writers = (0..WRITERS).map(|n| tokio::spawn(Writer::new(n, client.clone()).write(operations / WRITERS)));
+        for done in futures::future::join_all(writers).await {
+            done.unwrap();
+        }
+        let connection = connect(&server, Role::Source).await;
+        let mut collections = Vec::new();
+        for listed in catalog::collections(&connection, "src").await.unwrap().0 {
+            collections.push((listed.uuid.unwrap(), listed.name.clone(), content(&database, &listed.name).await));
+        }
+        let oplog = client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+        let mut entries = oplog.find(doc! { "$or": [{ "ns": { "$regex": "^src[.]" } }, { "ns": "admin.$cmd" }] }).await.unwrap();
+        let (mut frames, mut operations, mut first) = (vec![Vec::with_capacity(FRAME)], 0, Vec::new());
+        while entries.advance().await.unwrap() {
+            let entry = entries.current().as_bytes();
+            Entry::parse(entry)
+                .unwrap()
+                .each(&mut |operation| {
+                    operations += u64::from(operation.kind != OperationKind::Command);
+                    Ok(())
+                })
+                .unwrap();
+            if frames.last().unwrap().len() + entry.len() > FRAME {
+                frames.push(Vec::with_capacity(FRAME));
+            }
+            frames.last_mut().unwrap().extend(entry);
+        }
+        for entry in Documents::of(&frames[0]) {
+            let entry = Document::from_reader(entry.unwrap()).unwrap();
+            if entry.get_str("op").unwrap() == "c" {
+                continue;
+            }
+            let place = entry.get_str("ns").unwrap().replace("src.", "bench.");
+            let mut operation = doc! { "op": entry.get_str("op").unwrap(), "ns": place, "o": entry.get_document("o").unwrap() };
+            if let Ok(o2) = entry.get_document("o2") {
+                operation.extend(doc! { "o2": o2, "b": true });
+            }
+            first.push(operation);
+        }
+        Self { frames, operations, first, collections }
     }
-    let uri = MongoUri::parse(Role::Target, &server.uri()).unwrap();
-    let connection = Connection::open(&uri, ConnectOptions { pool: 16, selection_timeout: None }).await.unwrap();
-    let destination =
-        Destination { namespace: Namespace::new("bench", "c"), holds: Holds::Documents, has_rules: false, collated: false };
-    let commits = Commits::Known(Committed::new(ClusterTime { t: 1, i: 1 }));
-    let begin = Instant::now();
-    let behaves_as = connection.behaves_as().await;
-    let target = Target::new(connection, behaves_as, &Context::default());
-    let mut applier = Applier::with_lanes(target, commits, lanes).await.unwrap();
-    applier.direct(COLLECTION, destination).unwrap();
-    for frame in frames {
-        applier.take(frame).await.unwrap();
+
+    async fn empty(&self, server: &Server) {
+        let database = server.client().await.database("bench");
+        database.drop().await.unwrap();
+        for (_, name, _) in &self.collections {
+            database.run_command(doc! { "create": name }).await.unwrap();
+        }
     }
-    assert_eq!(applier.make_durable().await.unwrap().operations, operations as u64);
-    operations as f64 / begin.elapsed().as_secs_f64()
+
+    async fn one_by_one(&self, server: &Server, operations: usize) -> f64 {
+        self.empty(server).await;
+        let admin = server.client().await.database("admin");
+        let some = &self.first[..operations.min(self.first.len())];
+        let begin = Instant::now();
+        for operation in some {
+            admin.run_command(doc! { "applyOps": [operation], "writeConcern": { "w": 1 } }).await.unwrap();
+        }
+        some.len() as f64 / begin.elapsed().as_secs_f64()
+    }
+
+    async fn replayed(&self, server: &Server, process: &str, lanes: usize) -> [f64; 3] {
+        let connection = connect(server, Role::Target).await;
+        let behaves_as = connection.behaves_as().await;
+        let commits = Commits::Known(Committed::new(ClusterTime { t: 1, i: 1 }));
+        // Reading the slice is not measured.
+        let frames = self.frames.clone();
+        let cpu = || [cpu_seconds("self").unwrap(), cpu_seconds(process).unwrap()];
+        let (begin, before) = (Instant::now(), cpu());
+        let target = Target::new(connection, behaves_as, &Context::default());
+        let mut applier = Applier::with_lanes(target, commits, lanes).await.unwrap();
+        for (uuid, name, _) in &self.collections {
+            let namespace = Namespace::new("bench", &**name);
+            let destination = Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false };
+            applier.direct(*uuid, destination).unwrap();
+        }
+        for frame in frames {
+            applier.take(frame).await.unwrap();
+        }
+        assert_eq!(applier.make_durable().await.unwrap().operations, self.operations);
+        let (seconds, after) = (begin.elapsed().as_secs_f64(), cpu());
+        let operations = self.operations as f64;
+        let database = server.client().await.database("bench");
+        for (_, name, expected) in &self.collections {
+            assert!(content(&database, name).await == *expected, "{name} does not hold what the source holds");
+        }
+        let [here, there] = [0, 1].map(|n| (after[n] - before[n]) / operations * 1e6);
+        [operations / seconds, here, there]
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("c{n}")
+}
+
+async fn connect(server: &Server, role: Role) -> Connection {
+    let uri = MongoUri::parse(role, &server.uri()).unwrap();
+    Connection::open(&uri, ConnectOptions { pool: 16, selection_timeout: None }).await.unwrap()
+}
+
+async fn content(database: &Database, collection: &str) -> Content {
+    let mut content = Content::default();
+    let mut found = database.collection::<RawDocumentBuf>(collection).find(doc! {}).await.unwrap();
+    while found.advance().await.unwrap() {
+        content.add(found.current().as_bytes());
+    }
+    content
+}
+
+/// One of the source's clients, with documents of its own.
+struct Writer {
+    number: usize,
+    client: Client,
+    rng: StdRng,
+    made: u32,
+    /// The `_id`s of its documents in each collection, in the order of their creation.
+    ids: [Vec<Bson>; COLLECTIONS],
+}
+
+impl Writer {
+    fn new(number: usize, client: Client) -> Self {
+        Self { number, client, rng: StdRng::seed_from_u64(number as u64), made: 0, ids: [const { Vec::new() }; COLLECTIONS] }
+    }
+
+    async fn write(mut self, operations: usize) {
+        let (mut done, mut commands) = (0, 0);
+        while done < operations {
+            let size = self.rng.random_range(1..=20).min(operations - done);
+            let which = self.rng.random_range(0..COLLECTIONS);
+            let command = self.command(which, size);
+            let database = self.client.database("src");
+            commands += 1;
+            let reply = if commands % 20 == 0 {
+                let mut session = self.client.start_session().await.unwrap();
+                session.start_transaction().await.unwrap();
+                let reply = database.run_command(command).session(&mut session).await.unwrap();
+                session.commit_transaction().await.unwrap();
+                reply
+            } else {
+                database.run_command(command).await.unwrap()
+            };
+            assert!(!reply.contains_key("writeErrors"), "{reply}");
+            done += usize::try_from(reply.get_i32("n").unwrap()).unwrap();
+        }
+    }
+
+    fn command(&mut self, which: usize, size: usize) -> Document {
+        let name = name(which);
+        match self.rng.random_range(0..100) {
+            share if share < 45 || self.ids[which].len() < size => {
+                let documents: Vec<Document> = (0..size).map(|_| self.document(which)).collect();
+                doc! { "insert": name, "documents": documents }
+            }
+            share if share < 85 => {
+                let updates: Vec<Document> = (0..size)
+                    .map(|_| {
+                        let at = self.one_of(which);
+                        let id = self.ids[which][at].clone();
+                        let number = self.rng.random_range(0..1_000_000);
+                        let change = match self.rng.random_range(0..4) {
+                            0 => self.fields(),
+                            1 => doc! { "$set": { "status": "changed", "by.name": number } },
+                            2 => doc! { "$inc": { "n": number }, "$set": { format!("f{}", number % 8): true } },
+                            _ => doc! { "$push": { "list": { "$each": [number], "$slice": -5 } } },
+                        };
+                        doc! { "q": { "_id": id }, "u": change }
+                    })
+                    .collect();
+                doc! { "update": name, "updates": updates }
+            }
+            _ => {
+                let deletes: Vec<Document> = (0..size)
+                    .map(|_| {
+                        let at = self.one_of(which);
+                        doc! { "q": { "_id": self.ids[which].remove(at) }, "limit": 1 }
+                    })
+                    .collect();
+                doc! { "delete": name, "deletes": deletes }
+            }
+        }
+    }
+
+    fn one_of(&mut self, which: usize) -> usize {
+        let count = self.ids[which].len();
+        let from = if self.rng.random_bool(0.7) { 0 } else { count.saturating_sub(200) };
+        self.rng.random_range(from..count)
+    }
+
+    fn document(&mut self, which: usize) -> Document {
+        self.made += 1;
+        let id = match which {
+            0 => Bson::Int64((self.number as i64) << 32 | i64::from(self.made)),
+            1 => format!("{:x}-{}", self.made.wrapping_mul(0x9E37_79B1), self.number).into(),
+            _ => ObjectId::new().into(),
+        };
+        self.ids[which].push(id.clone());
+        let mut document = doc! { "_id": id };
+        document.extend(self.fields());
+        document
+    }
+
+    fn fields(&mut self) -> Document {
+        let words = ["new", "paid", "shipped", "done"];
+        let text: String = (0..self.rng.random_range(20..380)).map(|_| self.rng.random_range('a'..='z')).collect();
+        doc! { "n": self.rng.random_range(0..1000), "status": *words.choose(&mut self.rng).unwrap(), "text": text, "by": { "name": 1 } }
+    }
 }

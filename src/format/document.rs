@@ -501,12 +501,12 @@ impl Writer {
     }
 
     /// Adds an array of documents.
-    pub fn documents<'a>(&mut self, name: &str, documents: impl IntoIterator<Item = &'a [u8]>) {
+    pub fn documents(&mut self, name: &str, documents: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         self.element(kind::ARRAY, name, &[]);
         let start = self.0.len();
         self.0.extend([0; 4]);
         for (number, document) in documents.into_iter().enumerate() {
-            self.document(number.to_string(), document);
+            self.document(number.to_string(), document.as_ref());
         }
         self.close(start);
     }

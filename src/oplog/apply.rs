@@ -4,8 +4,14 @@
 //! If the documents were read after the first entry, each at another time, many entries have taken
 //! effect already. Applied again, in order, they lead to the same documents in the end: an oplog is
 //! designed for that. For the same reason, any part may be sent again.
+//!
+//! Within a frame, only the last state of a document counts. So what a later entry of the frame
+//! undoes is not sent, and what is left is sent in the fastest way.
 
 mod destination;
+mod difference;
+mod group;
+mod lane;
 mod plan;
 mod rights;
 mod send;
@@ -13,10 +19,12 @@ mod send;
 use std::collections::BTreeMap;
 
 use bson::rawdoc;
-use futures::future::try_join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 pub use self::destination::{Destination, Holds};
+use self::lane::Arranged;
 pub use self::plan::Commits;
 use self::plan::Planner;
 pub use self::rights::refuse_without_rights;
@@ -34,11 +42,27 @@ pub struct Applier {
     target: Target,
     /// `None` after a failure.
     planner: Option<Planner>,
-    senders: Vec<Sender>,
+    lanes: Vec<Lane>,
     /// One collection of each database.
     databases: BTreeMap<String, Namespace>,
     begun: Identity,
     operations: u64,
+}
+
+/// A lane at work.
+#[derive(Debug)]
+struct Lane {
+    queue: mpsc::Sender<Asked>,
+    work: AbortOnDropHandle<Result<()>>,
+}
+
+/// What a lane is asked.
+#[derive(Debug)]
+enum Asked {
+    /// To send this.
+    Send(Arranged),
+    /// To say when it has sent everything so far.
+    Tell(oneshot::Sender<()>),
 }
 
 /// What was applied so far and is durable.
@@ -69,7 +93,7 @@ impl Applier {
         let lanes = lanes.max(1);
         Ok(Self {
             begun: target.identity().await?,
-            senders: (0..lanes).map(|_| Sender::new(target.clone())).collect(),
+            lanes: (0..lanes).map(|_| Lane::begin(Sender::new(target.clone()))).collect(),
             planner: Some(Planner::new(commits, lanes)),
             target,
             databases: BTreeMap::new(),
@@ -96,8 +120,9 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies the next entries: a frame of whole ones, in their order. Returns once the target has
-    /// all those that count by then.
+    /// Applies the next entries: a frame of whole ones, in their order. Returns once they are
+    /// planned, while the target may still lack those of this frame and of the one before it. So a
+    /// failure may show with a later frame, or with [`make_durable`](Self::make_durable).
     ///
     /// # Errors
     /// [`ErrorKind::Server`] if the target refuses an operation, naming the collection, the
@@ -105,16 +130,46 @@ impl Applier {
     /// [`ErrorKind::Interrupted`]; [`ErrorKind::Damaged`] if the frame does not hold entries.
     pub async fn take(&mut self, frame: Vec<u8>) -> Result<()> {
         let mut planner = self.planner.take().ok_or_else(failed)?;
-        let (planner, lanes) = self
+        // Once each lane has begun with the previous frame, this one is planned meanwhile.
+        let mut room = Vec::new();
+        for lane in &mut self.lanes {
+            room.push(match lane.queue.clone().reserve_owned().await {
+                Ok(room) => room,
+                Err(_) => return Err(lane.failure().await),
+            });
+        }
+        let (planner, planned) = self
             .target
             .cpu
             .run(move || {
-                let lanes = planner.plan(&frame)?;
-                Ok((planner, lanes))
+                let planned = planner.plan(&frame)?;
+                Ok((planner, planned))
             })
             .await?;
-        self.operations += lanes.iter().map(|lane| lane.len() as u64).sum::<u64>();
-        try_join_all(self.senders.iter().zip(lanes).map(|(sender, lane)| sender.send(lane))).await?;
+        self.operations += planned.operations;
+        for (room, work) in room.into_iter().zip(planned.lanes) {
+            room.send(Asked::Send(work));
+        }
+        self.planner = Some(planner);
+        Ok(())
+    }
+
+    /// Waits until the target has everything.
+    async fn wait(&mut self) -> Result<()> {
+        let planner = self.planner.take().ok_or_else(failed)?;
+        let mut told = Vec::new();
+        for lane in &mut self.lanes {
+            let (tell, answer) = oneshot::channel();
+            if lane.queue.send(Asked::Tell(tell)).await.is_err() {
+                return Err(lane.failure().await);
+            }
+            told.push(answer);
+        }
+        for (lane, answer) in self.lanes.iter_mut().zip(told) {
+            if answer.await.is_err() {
+                return Err(lane.failure().await);
+            }
+        }
         self.planner = Some(planner);
         Ok(())
     }
@@ -122,8 +177,9 @@ impl Applier {
     /// Makes everything applied so far durable, and reports whether it is certain to be there.
     ///
     /// # Errors
-    /// Server errors; [`ErrorKind::Interrupted`].
-    pub async fn make_durable(&self) -> Result<Applied> {
+    /// As for [`take`](Self::take).
+    pub async fn make_durable(&mut self) -> Result<Applied> {
+        self.wait().await?;
         for namespace in self.databases.values() {
             let command = rawdoc! {
                 "update": namespace.collection.as_str(),
@@ -138,6 +194,32 @@ impl Applier {
         }
         let again = self.target.identity().await? != self.begun;
         Ok(Applied { operations: self.operations, again })
+    }
+}
+
+impl Lane {
+    fn begin(mut sender: Sender) -> Self {
+        let (queue, mut asked) = mpsc::channel(1);
+        let work = async move {
+            while let Some(asked) = asked.recv().await {
+                match asked {
+                    Asked::Send(work) => sender.send(work).await?,
+                    // Whoever asked may be gone.
+                    Asked::Tell(tell) => drop(tell.send(())),
+                }
+            }
+            Ok(())
+        };
+        Self { queue, work: AbortOnDropHandle::new(tokio::spawn(work)) }
+    }
+
+    /// Why it ended.
+    async fn failure(&mut self) -> Error {
+        match (&mut self.work).await {
+            Ok(Err(e)) => e,
+            Ok(Ok(())) => failed(),
+            Err(e) => Error::new(ErrorKind::Internal, "a lane died").cause(e),
+        }
     }
 }
 

@@ -237,8 +237,8 @@ impl<'a> Attempts<'a> {
 /// A failure that a reply with `ok: 1` names.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
-    /// The index of the statement in the command; 0 for a write concern.
-    index: usize,
+    /// The index of the statement or document in the command; 0 for a write concern.
+    pub(crate) index: usize,
     code: i32,
     message: String,
 }

@@ -3,6 +3,7 @@
 
 mod changes;
 mod faults;
+mod groups;
 mod slice;
 mod work;
 

@@ -14,8 +14,9 @@ use crate::format::frame;
 use crate::names::Namespace;
 use crate::oplog::apply::{Applier, Commits, Destination};
 
-/// How often the entries of a frame are in memory while they are replayed.
-const COPIES: u64 = 4;
+/// How often the entries of a frame are in memory while they are replayed: as they are read, as
+/// work that waits, and of an earlier frame as work, as commands, and as what the driver sends.
+const COPIES: u64 = 6;
 
 impl Slice {
     /// Where the documents of each of the source's collections are.
@@ -45,16 +46,19 @@ impl Slice {
         }
         let entries = ReplayEntries { store, segments: &self.oplog.segments, archived: plan.origin.archived() };
         let needed = entries.needed_bytes();
-        let mut share = target.unless_stopped(budget.take(needed + COPIES * frame::TARGET as u64)).await?;
+        // While a frame is read, the two before it may be on their way.
+        let mut recent = [frame::TARGET as u64; 3];
+        let mut share = target.unless_stopped(budget.take(needed + COPIES * recent[0])).await?;
         let mut reader = entries.reader_of(collections, &cx.cpu);
         while let Some(frame) = target.unless_stopped(reader.next()).await?? {
-            share.resize(needed + COPIES * frame.len() as u64);
             let (documents, bytes) = (Documents::of(&frame).count() as u64, frame.len() as u64);
+            recent = [bytes, recent[0], recent[1]];
+            share.resize(needed + COPIES * recent.into_iter().max().unwrap_or(bytes));
             applier.take(frame).await.map_err(|e| named(e, plan))?;
             item.add(documents, bytes);
         }
         item.finish();
-        Ok(applier.make_durable().await?.operations)
+        Ok(applier.make_durable().await.map_err(|e| named(e, plan))?.operations)
     }
 }
 

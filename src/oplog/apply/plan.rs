@@ -8,37 +8,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::destination::{Destination, Holds, Shared};
+use super::lane::{Arranged, Change, Lane, Work};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Documents, Writer};
 use crate::format::value::{self, Text};
 use crate::oplog::{Committed, Entry, Operation, OperationKind, Transactions};
-
-/// What to do to the target, in this order.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// An operation of `applyOps`.
-    Operation(Change),
-    /// Replaces the document with the same `_id`, including timestamps that servers would replace.
-    Whole {
-        /// Where.
-        place: Shared,
-        /// The document.
-        document: Vec<u8>,
-    },
-    /// Deletes all documents.
-    Empty(Shared),
-}
-
-/// An operation in the form for `applyOps`.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) place: Shared,
-    pub(super) kind: OperationKind,
-    /// The `_id`: type byte and value.
-    pub(super) id: (u8, Vec<u8>),
-    /// `{op, ns, o, o2}`
-    pub(super) operation: Vec<u8>,
-}
 
 /// Turns frames of entries into work for a fixed number of lanes.
 #[derive(Debug)]
@@ -65,6 +39,15 @@ struct Slot {
     after: Option<(u8, Vec<u8>)>,
 }
 
+/// The work of one frame.
+#[derive(Debug)]
+pub(super) struct Planned {
+    /// By lane.
+    pub(super) lanes: Vec<Arranged>,
+    /// The number of operations that have an effect, including those that later ones undo.
+    pub(super) operations: u64,
+}
+
 impl Planner {
     pub(super) fn new(commits: Commits, lanes: usize) -> Self {
         Self { places: HashMap::new(), commits, lanes }
@@ -82,9 +65,14 @@ impl Planner {
         self.places.remove(&collection);
     }
 
-    /// The work of one frame, by lane.
-    pub(super) fn plan(&mut self, frame: &[u8]) -> Result<Vec<Vec<Work>>> {
-        let mut lanes: Vec<Vec<Work>> = (0..self.lanes).map(|_| Vec::new()).collect();
+    /// The work of one frame.
+    pub(super) fn plan(&mut self, frame: &[u8]) -> Result<Planned> {
+        let mut lanes: Vec<Lane> = (0..self.lanes).map(|_| Lane::default()).collect();
+        let mut operations = 0;
+        let mut add = |planner: &mut Self, operation: &Operation<'_>| {
+            operations += planner.add(operation, &mut lanes)?;
+            Ok(())
+        };
         for document in Documents::of(frame) {
             let document = document?;
             let entry = Entry::parse(document)?;
@@ -92,41 +80,41 @@ impl Planner {
                 Commits::Known(committed) => committed.counts(&entry),
                 Commits::Awaited(transactions) if entry.part.is_some() => {
                     for part in transactions.take(&entry, vec![document.to_vec()])?.kept {
-                        Entry::parse(&part)?.each(&mut |operation| self.add(&operation, &mut lanes))?;
+                        Entry::parse(&part)?.each(&mut |operation| add(self, &operation))?;
                     }
                     false
                 }
                 Commits::Awaited(transactions) => transactions.counts(&entry),
             };
             if counts {
-                entry.each(&mut |operation| self.add(&operation, &mut lanes))?;
+                entry.each(&mut |operation| add(self, &operation))?;
             }
         }
-        Ok(lanes)
+        Ok(Planned { lanes: lanes.into_iter().map(Lane::arrange).collect(), operations })
     }
 
-    fn add(&mut self, operation: &Operation<'_>, lanes: &mut [Vec<Work>]) -> Result<()> {
+    /// Returns the number of operations for the target.
+    fn add(&mut self, operation: &Operation<'_>, lanes: &mut [Lane]) -> Result<u64> {
         let Some(uuid) = operation.collection else {
             return match operation.kind {
-                OperationKind::Command | OperationKind::Nothing => Ok(()),
+                OperationKind::Command | OperationKind::Nothing => Ok(0),
                 _ => Err(Error::damaged(format!("an operation on {} has no collection UUID", operation.namespace))),
             };
         };
-        let Some(slot) = self.places.get_mut(&uuid) else { return Ok(()) };
+        let Some(slot) = self.places.get_mut(&uuid) else { return Ok(0) };
         let place = slot.place.clone();
-        let ordered = matches!(place.holds, Holds::Capped { .. });
-        let mut lane = DefaultHasher::new();
-        uuid.hash(&mut lane);
+        let mut hash = DefaultHasher::new();
+        uuid.hash(&mut hash);
         match operation.kind {
-            OperationKind::Nothing => return Ok(()),
+            OperationKind::Nothing => return Ok(0),
             OperationKind::Command => {
                 // If the collection was emptied before its last document was written, it was
                 // emptied before it was read.
-                if operation.command()? == "emptycapped" && slot.after.is_none() {
-                    let lane = self.lane(&lane);
-                    lanes[lane].push(Work::Empty(place));
+                if operation.command()? != "emptycapped" || slot.after.is_some() {
+                    return Ok(0);
                 }
-                return Ok(());
+                lanes[self.lane(&hash)].push(Work::Empty(place));
+                return Ok(1);
             }
             _ => {}
         }
@@ -135,33 +123,37 @@ impl Planner {
             if (kind, id) == (last.0, last.1.as_slice()) {
                 slot.after = None;
             }
-            return Ok(());
+            return Ok(0);
         }
-        if !ordered && !place.collated {
-            value::hash(kind, id, Text::Counts, &mut lane)?;
-        }
-        let lane = self.lane(&lane);
         let whole = match operation.kind {
             OperationKind::Insert => true,
             OperationKind::Update => document::id(operation.o)?.is_some(),
             _ => false,
         };
-        lanes[lane].push(if whole && document::has_empty_timestamp(operation.o)? {
-            Work::Whole { place, document: operation.o.to_vec() }
-        } else {
-            let id = (kind, id.to_vec());
-            if whole && place.collated && place.holds == Holds::Documents {
-                // A document that was read later may have an `_id` that is equal but not identical,
-                // which servers do not change.
-                let (deletion, insertion) = instead(operation, &place, kind, &id.1);
-                let deletion = Change { operation: deletion, kind: OperationKind::Delete, id: id.clone(), place: place.clone() };
-                let insertion = Change { operation: insertion, kind: OperationKind::Insert, id, place };
-                lanes[lane].extend([deletion, insertion].map(Work::Operation));
-                return Ok(());
+        let o = operation.o.to_vec();
+        let o2 = operation.o2.filter(|_| operation.kind == OperationKind::Update).map(<[u8]>::to_vec);
+        let id = (kind, id.to_vec());
+        let work = match whole && document::has_empty_timestamp(operation.o)? {
+            true => Work::Whole { place: place.clone(), id, document: o },
+            false => Work::Operation(Change { place: place.clone(), kind: operation.kind, id, o, o2, is_whole: whole }),
+        };
+        if place.collated || matches!(place.holds, Holds::Capped { .. }) {
+            let lane = &mut lanes[self.lane(&hash)];
+            match work {
+                Work::Operation(change) if whole && place.collated && place.holds == Holds::Documents => {
+                    let [deletion, insertion] = instead(change);
+                    lane.push(Work::Operation(deletion));
+                    lane.push(Work::Operation(insertion));
+                    return Ok(2);
+                }
+                work => lane.push(work),
             }
-            Work::Operation(Change { operation: rewritten(operation, &place), kind: operation.kind, id, place })
-        });
-        Ok(())
+            return Ok(1);
+        }
+        value::hash(kind, operation.id()?.1, Text::Counts, &mut hash)?;
+        let leaves_nothing = whole || operation.kind == OperationKind::Delete;
+        lanes[self.lane(&hash)].push_about(hash.finish(), leaves_nothing, work);
+        Ok(1)
     }
 
     fn lane(&self, hash: &DefaultHasher) -> usize {
@@ -171,38 +163,21 @@ impl Planner {
     }
 }
 
-/// The operation without the source's UUID: its collection is found by its name in the target.
-fn rewritten(operation: &Operation<'_>, place: &Destination) -> Vec<u8> {
-    let o2 = operation.o2.filter(|_| operation.kind == OperationKind::Update);
-    let mut rewritten = Writer::with_capacity(operation.o.len() + o2.map_or(0, <[u8]>::len) + 320);
-    rewritten.string(
-        "op",
-        match operation.kind {
-            OperationKind::Insert => "i",
-            OperationKind::Update => "u",
-            _ => "d",
-        },
-    );
-    rewritten.string("ns", &place.namespace.to_string());
-    rewritten.document("o", operation.o);
-    if let Some(o2) = o2 {
-        rewritten.document("o2", o2);
-        // The document may be gone already because a later entry deletes it. Then the update
-        // creates it until it is deleted.
-        rewritten.bool("b", true);
-    }
-    rewritten.finish()
-}
-
-/// A deletion of the document with an equal `_id`, and an insertion of the operation's whole
-/// document.
-fn instead(operation: &Operation<'_>, place: &Destination, kind: u8, id: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// A deletion of the document with an equal `_id`, and an insertion of the whole document. A
+/// document that was read later may have an `_id` that is equal but not identical, which servers do
+/// not change.
+fn instead(change: Change) -> [Change; 2] {
     let mut of_id = Writer::default();
-    of_id.element(kind, "_id", id);
-    let (of_id, o) = (of_id.finish(), operation.o);
-    let deletion = Operation { kind: OperationKind::Delete, o: &of_id, o2: None, ..*operation };
-    let insertion = Operation { kind: OperationKind::Insert, o, o2: None, ..*operation };
-    (rewritten(&deletion, place), rewritten(&insertion, place))
+    of_id.element(change.id.0, "_id", &change.id.1);
+    let deletion = Change {
+        place: change.place.clone(),
+        kind: OperationKind::Delete,
+        id: change.id.clone(),
+        o: of_id.finish(),
+        o2: None,
+        is_whole: false,
+    };
+    [deletion, Change { kind: OperationKind::Insert, o2: None, ..change }]
 }
 
 #[cfg(test)]

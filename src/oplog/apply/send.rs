@@ -1,4 +1,5 @@
-//! Sends the operations of one lane as `applyOps` commands until the target has applied them.
+//! Sends the operations of one lane until the target has applied them: as `applyOps` commands,
+//! unless [another command](super::group) is faster.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +7,8 @@ use bson::{RawDocumentBuf, rawdoc};
 use mongodb::error::Error as DriverError;
 
 use super::destination::{Destination, Holds};
-use super::plan::{Change, Work};
+use super::group::Groups;
+use super::lane::{Arranged, Change, Id, Work};
 use crate::error::{Error, Result};
 use crate::format::document::{self, Writer, type_name};
 use crate::format::kind;
@@ -27,7 +29,7 @@ const COMMAND_OPERATIONS: usize = 2_000;
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 
 /// Which documents exist: by namespace, the type bytes and values of their `_id`s.
-type Present = HashMap<String, HashSet<(u8, Vec<u8>)>>;
+type Present = HashMap<String, HashSet<Id>>;
 
 /// Sends the work of one lane.
 #[derive(Debug)]
@@ -35,21 +37,29 @@ pub(super) struct Sender {
     target: Target,
     /// A command whose reply was lost must not undo later ones.
     settled: Settled,
+    groups: Groups,
 }
 
 impl Sender {
     pub(super) fn new(target: Target) -> Self {
-        Self { settled: Settled::new(target.clone(), "replay"), target }
+        Self { settled: Settled::new(target.clone(), "replay"), groups: Groups::new(target.clone()), target }
     }
 
     /// Sends all work, in order.
-    pub(super) async fn send(&self, work: Vec<Work>) -> Result<()> {
+    pub(super) async fn send(&mut self, arranged: Arranged) -> Result<()> {
+        let mut left = Vec::new();
+        for group in arranged.inserts {
+            left.extend(self.groups.insert(group).await?);
+        }
+        for group in arranged.deletes {
+            left.extend(self.groups.delete(group).await?);
+        }
         let mut batch: Vec<Change> = Vec::new();
         let mut bytes = 0;
-        for work in work {
+        for work in left.into_iter().map(Work::Operation).chain(arranged.rest) {
             match work {
                 Work::Operation(change) => {
-                    let size = change.operation.len() + 16;
+                    let size = change.size() + 16;
                     if bytes + size > COMMAND_BYTES || batch.len() == COMMAND_OPERATIONS {
                         self.apply(std::mem::take(&mut batch)).await?;
                         bytes = 0;
@@ -57,7 +67,7 @@ impl Sender {
                     bytes += size;
                     batch.push(change);
                 }
-                Work::Whole { place, document } => {
+                Work::Whole { place, document, .. } => {
                     self.apply(std::mem::take(&mut batch)).await?;
                     bytes = 0;
                     self.put(&place, &document).await?;
@@ -108,9 +118,9 @@ impl Sender {
     }
 
     fn command(&self, batch: &[&Change]) -> Result<RawDocumentBuf> {
-        let bytes: usize = batch.iter().map(|c| c.operation.len() + 8).sum();
+        let bytes: usize = batch.iter().map(|c| c.size() + 16).sum();
         let mut command = Writer::with_capacity(bytes + 256);
-        command.documents("applyOps", batch.iter().map(|c| c.operation.as_slice()));
+        command.documents("applyOps", batch.iter().map(|c| c.operation()));
         // By default, all of them would be one write, under a lock that blocks all other writes.
         command.bool("allowAtomic", false);
         // This needs a right of its own, so it is only requested if necessary.

@@ -9,11 +9,15 @@ use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::chain::{FrameRecord, IndexRecord, Link};
 use crate::format::document::Documents;
+use crate::format::frame;
 use crate::format::manifest::{ClusterTime, OplogPosition, Segment};
 use crate::oplog::{Head, Position};
 use crate::pipeline::read::SegmentReader;
 use crate::repository::backend::Objects;
 use crate::repository::chain::ChainPlace;
+
+/// The bytes of entries that are returned at once, at least, if there are more.
+const ENOUGH: usize = 1024 * 1024;
 
 /// The entries of an archive from one time to another, both included.
 #[derive(Debug, Clone)]
@@ -93,6 +97,7 @@ impl ChainRange {
             last: None,
             anchored: self.anchor.is_none() || !self.is_of_everything,
             wanted: None,
+            gathered: None,
         }
     }
 
@@ -124,6 +129,8 @@ pub struct ChainReader {
     /// Whether the entry at the range's start was found, if it must be.
     anchored: bool,
     wanted: Option<WantedFrames>,
+    /// What was read already and is returned next.
+    gathered: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for ChainReader {
@@ -139,17 +146,27 @@ impl ChainReader {
     /// [`ErrorKind::Damaged`] or [`ErrorKind::NotFound`] if a part is not what it was;
     /// [`ErrorKind::Storage`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        // The frames of pieces are small: several become one.
+        let mut gathered = self.gathered.take().unwrap_or_default();
         loop {
             match self.frame().await.map_err(|e| e.context("the archive of the oplog"))? {
                 Some(frame) => {
                     let kept = self.within(frame).await?;
-                    if !kept.is_empty() {
-                        return Ok(Some(kept));
+                    if gathered.is_empty() {
+                        gathered = kept;
+                    } else if gathered.len() + kept.len() > frame::TARGET {
+                        self.gathered = Some(kept);
+                        return Ok(Some(gathered));
+                    } else {
+                        gathered.extend(kept);
+                    }
+                    if gathered.len() >= ENOUGH {
+                        return Ok(Some(gathered));
                     }
                 }
                 None if self.next < self.range.spans.len() => self.open().await?,
                 None if !self.anchored => return Err(self.another_history()),
-                None => return Ok(None),
+                None => return Ok((!gathered.is_empty()).then_some(gathered)),
             }
         }
     }

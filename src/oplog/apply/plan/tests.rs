@@ -24,15 +24,17 @@ fn planner(source: &Source, commits: Commits) -> Planner {
 }
 
 fn apply(planner: &mut Planner, frame: &[u8], to: &mut Contents) {
-    for work in planner.plan(frame).unwrap().into_iter().flatten() {
-        let Work::Operation(change) = work else { panic!("{work:?}") };
-        let documents = to.entry(change.place.namespace.collection.parse().unwrap()).or_default();
-        let operation = Document::from_reader(change.operation.as_slice()).unwrap();
-        let o = operation.get_document("o").unwrap();
-        let id = o.get_i32("_id").unwrap();
-        match change.kind {
-            OperationKind::Delete => drop(documents.remove(&id)),
-            _ => drop(documents.insert(id, o.get_i32("n").unwrap())),
+    for Arranged { inserts, deletes, rest } in planner.plan(frame).unwrap().lanes {
+        let grouped = inserts.into_iter().chain(deletes).flatten().map(Work::Operation);
+        for work in grouped.chain(rest) {
+            let Work::Operation(change) = work else { panic!("{work:?}") };
+            let documents = to.entry(change.place.namespace.collection.parse().unwrap()).or_default();
+            let o = Document::from_reader(change.o.as_slice()).unwrap();
+            let id = o.get_i32("_id").unwrap();
+            match change.kind {
+                OperationKind::Delete => drop(documents.remove(&id)),
+                _ => drop(documents.insert(id, o.get_i32("n").unwrap())),
+            }
         }
     }
 }

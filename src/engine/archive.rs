@@ -26,7 +26,7 @@ use self::hold::Hold;
 use self::links::Links;
 pub use self::options::ArchiveOptions;
 use self::source::no_oplog;
-pub use self::source::replica_set;
+pub use self::source::{Identity, identity};
 pub use self::status::{ArchiveReport, ArchiveState, ArchiveStatus, StatusSender};
 use crate::clock;
 use crate::context::Context;
@@ -110,12 +110,12 @@ impl Archive {
         connection: &Connection,
         cx: &Context,
     ) -> Result<(Self, Follower)> {
-        let (id, name) = replica_set(connection).await?;
+        let identity = identity(connection).await?;
         let oldest = window::reaches_back_to(connection).await.map_err(no_oplog)?;
         repository.identify().await?;
-        let place = repository.chain(&id);
+        let place = repository.chain(&identity.id);
         let hold = Hold::take(&place, status.clone()).await?;
-        let config = config(&place, (id.clone(), name), options).await?;
+        let config = config(&place, &identity, options).await?;
         status.change(|s| s.begin(&config, &place, oldest.into()));
         let compressors = Arc::new(Compressors::new(options.compression));
         let found = Spans::of(&place, &cx.cpu).await?;
@@ -133,8 +133,8 @@ impl Archive {
                 (writer, at, Links::new(&place, options, &compressors, Vec::new(), cx))
             }
         };
-        let follower = Follower::new(source.clone(), id, connection.clone(), databases, position.into());
-        let bases = Bases::new(source, repository, &place, options, cx);
+        let follower = Follower::new(source.clone(), identity.id, connection.clone(), databases, position.into());
+        let bases = Bases::new(source, repository, &place, (options, config), cx);
         let now = Instant::now();
         let archive = Self {
             place,
@@ -230,7 +230,9 @@ impl Archive {
     /// A part of the oplog is lost: records it, durably, and goes on after it.
     async fn lose(&mut self, reason: String, begin: OplogPosition) -> Result<()> {
         let gap = Gap { from: self.writer.durable().time, to: begin.time, reason, found: clock::now() };
+        let number = self.writer.next_number();
         self.writer.begin_after(gap.clone(), begin).await?;
+        self.stored(number, begin).await;
         self.tell_gap(gap);
         self.bases.consider(begin.time, self.gap_to());
         Ok(())
@@ -294,15 +296,20 @@ impl Archive {
             return Ok(());
         }
         let (number, at) = (self.writer.next_number(), self.writer.durable());
-        self.entries += self.writer.pending_entries();
-        let done = self.writer.flush().await;
-        done?;
+        let entries = self.writer.pending_entries();
+        self.writer.flush().await?;
+        self.entries += entries;
+        self.stored(number, at).await;
+        Ok(())
+    }
+
+    /// A piece was stored, which begins there.
+    async fn stored(&mut self, number: u64, from: OplogPosition) {
         self.last_flush = Instant::now();
         let position = self.writer.durable();
         self.status.change(|s| s.durable(position.time, number));
-        self.links.add(number, at, position);
+        self.links.add(number, from, position);
         self.hold.tell(&self.place, false).await;
-        Ok(())
     }
 
     async fn tell(&mut self, ended: bool) {
@@ -315,7 +322,7 @@ impl Archive {
 }
 
 /// What the archive is of: as it was, or new.
-async fn config(place: &ChainPlace, (id, name): (String, String), options: &ArchiveOptions) -> Result<ChainConfig> {
+async fn config(place: &ChainPlace, identity: &Identity, options: &ArchiveOptions) -> Result<ChainConfig> {
     let mut databases = options.databases.clone();
     databases.sort();
     databases.dedup();
@@ -323,8 +330,9 @@ async fn config(place: &ChainPlace, (id, name): (String, String), options: &Arch
         None => {
             let config = ChainConfig {
                 format_version: CHAIN_VERSION,
-                replica_set_id: id,
-                replica_set: name,
+                replica_set_id: identity.id.clone(),
+                replica_set: identity.name.clone(),
+                deployment_id: identity.deployment_id.clone(),
                 created: clock::now(),
                 databases,
                 first: None,

@@ -1,5 +1,6 @@
 //! `backup`: from a deployment to a committed archive.
 
+mod archived;
 pub(super) mod commit;
 mod consistency;
 pub(super) mod failure;
@@ -23,6 +24,7 @@ use futures::FutureExt as _;
 pub(super) use plan::segment_bytes;
 pub use plan::{BackupPlan, PlannedCollection};
 
+use self::archived::Archived;
 use self::consistency::ConsistencyPoint;
 use self::failure::{is_resumable, is_worth_keeping, keep, remove};
 pub use self::options::BackupOptions;
@@ -214,7 +216,8 @@ async fn backup(
         return Err(e);
     }
     let heartbeat = HeartbeatWriter::start(place.clone(), cx.progress.clone(), first);
-    let run = Run { place, state: heartbeat.state(), durable, cx };
+    let archived = Archived::of(repository, &context.connection, &context.settings.databases, &cx.cpu).await;
+    let run = Run { place, state: heartbeat.state(), durable, archived: archived.as_ref(), cx };
     let result = execute(&mut context, name, checkpoint, started, &run).boxed().await;
     heartbeat.stop().await?;
     context.connection.close().await;

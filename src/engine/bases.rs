@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::context::Context;
 use crate::error::Result;
+use crate::format::chain::ChainConfig;
 use crate::format::manifest::{ClusterTime, ConsistencyKind, Manifest, OplogPosition};
 use crate::names::BackupName;
 use crate::repository::Repository;
@@ -24,14 +25,14 @@ pub struct Base {
 }
 
 impl Base {
-    /// A backup as a base of the archive of a replica set, of these databases. The error says, in
-    /// words, why it is none.
+    /// A backup as a base of an archive. The error says, in words, why it is none.
     ///
     /// # Errors
     /// The reason.
-    pub fn of(manifest: &Manifest, replica_set_id: &str, databases: &[String]) -> Result<Self, String> {
+    pub fn of(manifest: &Manifest, archive: &ChainConfig) -> Result<Self, String> {
         let consistency = &manifest.consistency;
-        if manifest.source.replica_set_id.as_deref() != Some(replica_set_id) {
+        let databases = &archive.databases;
+        if !archive.is_of(&manifest.source) {
             return Err(match &manifest.source.replica_set_id {
                 Some(other) => format!("it is of another replica set, {other}"),
                 None => "it does not say of which replica set it is".to_owned(),
@@ -67,18 +68,17 @@ impl Base {
     }
 }
 
-/// The bases of an archive in its repository, oldest first. If any holds everything that the
-/// archive is about, only those that do.
+/// The bases of an archive in its repository, oldest first.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
-pub async fn bases(repository: &Repository, replica_set_id: &str, databases: &[String], cx: &Context) -> Result<Vec<Base>> {
+pub async fn bases(repository: &Repository, archive: &ChainConfig, cx: &Context) -> Result<Vec<Base>> {
     let found = Catalog::new(repository.clone(), &cx.cpu).list(clock::now()).await?;
     let mut bases: Vec<Base> = found
         .iter()
         .filter_map(|summary| match &summary.state {
             State::Complete(manifest) => {
-                let base = Base::of(manifest, replica_set_id, databases).ok()?;
+                let base = Base::of(manifest, archive).ok()?;
                 // Its directory may have been renamed.
                 Some(Base { name: summary.name.clone(), ..base })
             }
@@ -86,8 +86,14 @@ pub async fn bases(repository: &Repository, replica_set_id: &str, databases: &[S
         })
         .collect();
     bases.sort_by(|a, b| (a.moment, &a.name).cmp(&(b.moment, &b.name)));
-    if bases.iter().any(|base| base.is_whole) {
-        bases.retain(|base| base.is_whole);
-    }
     Ok(bases)
+}
+
+/// The bases of a run of an archive that restores use: those that hold everything that the archive
+/// is about, and others only before the first of them.
+#[must_use]
+pub fn preferred<'a>(bases: &[&'a Base]) -> Vec<&'a Base> {
+    let first = bases.iter().position(|base| base.is_whole).unwrap_or(bases.len());
+    let is_used = |(at, base): (usize, &&'a Base)| (at < first || base.is_whole).then_some(*base);
+    bases.iter().enumerate().filter_map(is_used).collect()
 }

@@ -42,7 +42,7 @@ use self::fill::Read;
 use self::keeping::Keeping;
 use self::load::Loaded;
 pub use self::options::{ImportMode, ImportOptions, IndexMode};
-pub use self::plan::{ImportPlan, Overwriting, Plan, PlannedNamespace, PlannedOverwrite, PlannedReplay};
+pub use self::plan::{ImportPlan, Overwriting, Plan, PlannedNamespace, PlannedOverwrite, PlannedPointInTime, PlannedReplay};
 pub use self::planning::CANNOT_BE_ADDED_TO;
 pub use self::point_in_time::PointInTime;
 use self::report::Staging;

@@ -215,7 +215,7 @@ pub async fn look(repository: &Repository, detailed: bool, cx: &Context) -> Resu
     let mut happened = Happened::default();
     for place in repository.chains().await? {
         let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
-        let bases = bases::bases(repository, place.id(), &found.config.databases, cx).await?;
+        let bases = bases::bases(repository, &found.config, cx).await?;
         timeline.ranges.extend(ranges(&place, &found, &bases));
         timeline.gaps.extend(found.gaps().map(|gap| TimelineGap {
             from: gap.from.into(),
@@ -274,7 +274,7 @@ pub fn ranges(place: &ChainPlace, found: &Spans, bases: &[Base]) -> Vec<Restorab
                 && point_in_time::range(place, found, base, (base.moment, base.moment))
                     .is_ok_and(|range| range.parts().last().is_some_and(|span| span.to.time <= end && span.to.time >= run.from()))
         };
-        let of_run: Vec<&Base> = bases.iter().filter(is_of_run).collect();
+        let of_run = bases::preferred(&bases.iter().filter(is_of_run).collect::<Vec<_>>());
         for (at, base) in of_run.iter().enumerate() {
             let to = of_run.get(at + 1).map_or(end, |next| next.moment);
             ranges.push(RestorableRange {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::index::{Burst, CollectionCounts, Ddl, FrameRecord, IndexRecord, Minute};
 pub use self::link::{LINK_LIMIT, Link, Previous};
 pub use self::piece::{PIECE_LIMIT, Piece, PieceHeader};
-use super::manifest::ClusterTime;
+use super::manifest::{ClusterTime, Source};
 use crate::error::{Error, Result};
 
 /// The version of the format of an archive: that in which it was added.
@@ -29,10 +29,14 @@ pub const CHAIN_LIMIT: u64 = 1024 * 1024;
 pub struct ChainConfig {
     /// The version of the format.
     pub format_version: u32,
-    /// The replica set's ID, 24 hexadecimal digits: also the name of its directory.
+    /// The replica set's ID, 24 hexadecimal digits, or the deployment's ID if the login may not
+    /// read that: also the name of its directory.
     pub replica_set_id: String,
     /// The replica set's name.
     pub replica_set: String,
+    /// The deployment's ID: that of backups whose login could not read the replica set's ID.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deployment_id: Option<String>,
     /// When it was begun.
     pub created: DateTime<Utc>,
     /// The databases whose entries are kept; empty for every entry of the oplog.
@@ -126,7 +130,39 @@ impl Archiver {
     }
 }
 
+/// `replay.json`: how fast entries were replayed the last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayRate {
+    /// The entries that were replayed.
+    pub entries: u64,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+impl ReplayRate {
+    /// The rate if nothing was measured: fewer entries a second than were ever measured.
+    const UNKNOWN: u64 = 20_000;
+    /// Fewer entries than this say nothing about many.
+    const ENOUGH: u64 = 10_000;
+
+    /// How many seconds it takes to replay so many entries.
+    #[must_use]
+    pub fn seconds(measured: Option<Self>, entries: u64) -> u64 {
+        let measured = measured.filter(|rate| rate.entries >= Self::ENOUGH && rate.milliseconds > 0);
+        let rate = measured.map_or(Self::UNKNOWN, |rate| (rate.entries.saturating_mul(1000) / rate.milliseconds).max(1));
+        entries.div_ceil(rate)
+    }
+}
+
 impl ChainConfig {
+    /// Whether it is of the deployment that a backup came from.
+    #[must_use]
+    pub fn is_of(&self, source: &Source) -> bool {
+        let ids = [source.replica_set_id.as_deref(), source.deployment_id.as_deref()];
+        ids.into_iter().flatten().any(|id| id == self.replica_set_id || Some(id) == self.deployment_id.as_deref())
+    }
+
     /// Parses `chain.json`.
     ///
     /// # Errors
@@ -143,10 +179,11 @@ impl ChainConfig {
     }
 }
 
-/// Whether this can be the ID of a replica set: 24 hexadecimal digits.
+/// Whether this can be the ID of a replica set, 24 hexadecimal digits, or of a deployment, a UUID.
 #[must_use]
 pub fn is_replica_set_id(text: &str) -> bool {
-    text.len() == 24 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (text.len() == 24 && is_hex(text)) || (text.len() == 36 && is_hex(&text.replace('-', "")))
 }
 
 /// The name of a link that begins at this time: `2026-11-28T14-00-00Z`.

@@ -211,7 +211,7 @@ impl Connection {
     /// mongos, it is the cluster's ID. Otherwise, and if that cannot be read, it is the UUID of
     /// `admin.system.version`: every server creates it at its first start and keeps it with its
     /// data. `None` if the login may read neither.
-    async fn deployment_id(&self) -> Option<String> {
+    pub async fn deployment_id(&self) -> Option<String> {
         if self.topology == Topology::Sharded {
             let ask = rawdoc! { "find": "version", "limit": 1, "singleBatch": true };
             let found = command::ask(&self.database("config"), ask).await.ok();
@@ -273,7 +273,7 @@ impl Connection {
         if let Some(id) = told.as_ref().and_then(|reply| of(reply.get_document("config").ok()?)) {
             return Some(id);
         }
-        // A login that may read `local` finds the configuration there, too.
+        // The configuration is there, too, for a login that may read this one collection.
         let ask = rawdoc! { "find": "system.replset", "limit": 1, "singleBatch": true };
         let found = command::ask(&self.documents("local"), ask).await.ok()?;
         first(&found).and_then(of)

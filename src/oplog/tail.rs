@@ -243,8 +243,9 @@ fn sort_out(reply: RawBatch, databases: &Databases, after: &Position) -> Result<
 /// exist, as long as the oplog reaches back further.
 async fn confirm_nothing_is_missing(connection: &Connection, position: &Position) -> Result<(), Ended> {
     let oldest = window::oldest(connection).await?.map(ClusterTime::from);
-    if !position.has_entry() && oldest.is_some_and(|oldest| oldest <= position.time) {
-        return Ok(());
+    if oldest.is_some_and(|oldest| oldest <= position.time) {
+        // An entry that is not there although older ones are never was in this history.
+        return if position.has_entry() { Err(another_history(position).into()) } else { Ok(()) };
     }
     let begins = oldest.map_or("it is empty".to_owned(), |oldest| format!("it begins at {oldest}"));
     let error =
@@ -255,7 +256,7 @@ async fn confirm_nothing_is_missing(connection: &Connection, position: &Position
 }
 
 fn another_history(position: &Position) -> Error {
-    let what = format!("the source's oplog has another entry at {} than before: its history was changed", position.time);
+    let what = format!("the source's oplog has another entry at {} than before, or none: its history was changed", position.time);
     Error::new(ErrorKind::SnapshotLost, what).hint("it was restored or rolled back meanwhile: take a new backup")
 }
 

@@ -10,7 +10,9 @@ use super::backend::{Lock, Objects};
 use super::layout::{self, MANIFEST};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::chain::{Archiver, CHAIN_LIMIT, ChainConfig, LINK_LIMIT, Link, PIECE_LIMIT, is_link_name, is_replica_set_id};
+use crate::format::chain::{
+    Archiver, CHAIN_LIMIT, ChainConfig, LINK_LIMIT, Link, PIECE_LIMIT, ReplayRate, is_link_name, is_replica_set_id,
+};
 use crate::system;
 
 /// One chain of a repository.
@@ -132,6 +134,19 @@ impl ChainPlace {
         let (objects, bytes) = (self.objects.clone(), json(archiver, layout::ARCHIVER)?);
         let work = tokio::task::spawn_blocking(move || objects.leave_note(layout::ARCHIVER, &bytes));
         work.await.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?
+    }
+
+    /// How fast it was replayed the last time, if that is known.
+    pub async fn rate(&self) -> Option<ReplayRate> {
+        serde_json::from_slice(&self.small(layout::RATE).await.ok()??).ok()
+    }
+
+    /// Says how fast it was replayed. If that cannot be written, it is not known.
+    pub async fn set_rate(&self, rate: ReplayRate) {
+        let write = async { self.objects.put(layout::RATE, vec![json(&rate, layout::RATE)?]).await };
+        if let Err(e) = write.await {
+            tracing::debug!("how fast the archive was replayed could not be written: {e}");
+        }
     }
 
     /// Makes sure that it can be [locked](Self::lock).

@@ -16,6 +16,7 @@
 //! | `oplog/ID/` | an archived oplog, by its replica set's ID | | [`OPLOG_ARCHIVES`] |
 //! | `oplog/ID/chain.json` | what it is of | when it is begun | [`CHAIN`] |
 //! | `oplog/ID/archiver.json` | who writes it: a heartbeat | while it is written | [`ARCHIVER`] |
+//! | `oplog/ID/replay.json` | how fast it was replayed | by imports | [`RATE`] |
 //! | `oplog/ID/open/0000000000.bson.zst` | a piece: a second's entries | as they come | [`piece`] |
 //! | `oplog/ID/TIME/` | a link: an hour's entries | | |
 //! | `oplog/ID/TIME/manifest.json` | what it holds: the commit | last | [`MANIFEST`] |
@@ -45,6 +46,9 @@ pub const CHAIN: &str = "chain.json";
 
 /// The heartbeat of the process that archives it.
 pub const ARCHIVER: &str = "archiver.json";
+
+/// How fast an archived oplog was replayed the last time.
+pub const RATE: &str = "replay.json";
 
 /// The directory of the pieces that are not part of a link yet.
 pub const OPEN: &str = "open";

@@ -155,6 +155,11 @@ impl Server {
         self.fail_command("off", doc! {"failCommands": ["ping"], "errorCode": 1}).await
     }
 
+    /// The directory of its data.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     pub fn is_running(&self) -> bool {
         self.process.as_ref().is_some_and(|p| !p.has_ended())
     }

@@ -90,7 +90,7 @@ fn happened(timeline: &Timeline) -> String {
     if !timeline.ddl.is_empty() {
         text += "commands that changed collections, views or indexes\n";
         for ddl in &timeline.ddl[skipped(timeline.ddl.len())..] {
-            let documents = ddl.documents.map(|n| format!(", {n} documents")).unwrap_or_default();
+            let documents = ddl.documents.map(dropped).unwrap_or_default();
             text += &format!("  {}  {} {}{documents}\n", at(&ddl.at), ddl.command, plain(&ddl.namespace));
         }
     }
@@ -115,11 +115,16 @@ fn happened(timeline: &Timeline) -> String {
     text
 }
 
+fn dropped(documents: i64) -> String {
+    let plural = if documents == 1 { "" } else { "s" };
+    format!(", {documents} document{plural}")
+}
+
 /// What was found in an oplog.
 pub fn found(report: &SearchReport) -> String {
     let mut text = String::new();
     for entry in &report.entries {
-        let documents = entry.documents.map(|n| if n == 1 { String::new() } else { format!(", {n} documents") });
+        let documents = entry.documents.filter(|_| entry.id.is_none()).map(dropped);
         let id = entry.id.as_ref().map(|id| format!(" {}", plain(&id.to_string()))).unwrap_or_default();
         let to = entry.to.as_ref().map(|to| format!(" to {}", plain(to))).unwrap_or_default();
         text += &format!(

@@ -26,7 +26,16 @@ pub fn plan(plan: &ImportPlan) -> String {
         IndexMode::Skip => text += "indexes are not built\n",
         IndexMode::Only => text += "only indexes are built: those that are missing in the target\n",
     }
-    if let Some(oplog) = &plan.oplog {
+    if let Some(point) = &plan.point_in_time {
+        text += &format!(
+            "as it was at {}: {} entries are replayed, from {} and {}, in about {}\n",
+            point.time,
+            HumanCount(point.entries),
+            count(point.links, "link"),
+            count(point.pieces, "piece"),
+            count(point.seconds, "second"),
+        );
+    } else if let Some(oplog) = &plan.oplog {
         text += &format!("the oplog is replayed up to {} ({} entries)\n", oplog.to, HumanCount(oplog.entries));
     }
     if matches!(plan.mode, ImportMode::Merge | ImportMode::Add) {

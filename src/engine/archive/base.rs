@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
 use crate::engine::bases::{self, Base};
 use crate::error::{ErrorKind, Result};
+use crate::format::chain::{ChainConfig, ReplayRate};
 use crate::format::manifest::ClusterTime;
 use crate::mongo::MongoUri;
 use crate::repository::Repository;
@@ -27,8 +28,6 @@ const LOOK: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(15);
 /// The pause after a backup that turned out to be no base.
 const LONG_PAUSE: Duration = Duration::from_secs(600);
-/// How many entries a second a replay applies, if nothing is known. Fewer than measured.
-const REPLAY_RATE: u64 = 10_000;
 
 /// Takes base backups.
 pub(super) struct Bases {
@@ -36,7 +35,7 @@ pub(super) struct Bases {
     repository: Repository,
     place: ChainPlace,
     options: Option<BackupOptions>,
-    databases: Vec<String>,
+    archive: ChainConfig,
     max_replay: Duration,
     cx: Context,
     stop: CancellationToken,
@@ -53,7 +52,7 @@ impl Bases {
         source: &MongoUri,
         repository: &Repository,
         place: &ChainPlace,
-        options: &ArchiveOptions,
+        (options, archive): (&ArchiveOptions, ChainConfig),
         cx: &Context,
     ) -> Self {
         let stop = cx.cancel.child_token();
@@ -67,7 +66,7 @@ impl Bases {
                 allow_empty: true,
                 ..options
             }),
-            databases: options.databases.clone(),
+            archive,
             max_replay: options.max_replay,
             // Its progress is its own: what an archive tells is not about documents.
             cx: cx.operation().cancelled_by(stop.clone()),
@@ -100,7 +99,7 @@ impl Bases {
             source: self.source.clone(),
             repository: self.repository.clone(),
             place: self.place.clone(),
-            databases: self.databases.clone(),
+            archive: self.archive.clone(),
             max_replay: self.max_replay,
             cx: self.cx.clone(),
         };
@@ -115,7 +114,7 @@ impl Bases {
         match done {
             Ok(Ok(Some(report))) => {
                 tracing::info!("a base backup was taken for the archive: {}", report.name);
-                if let Err(why) = Base::of(&report.manifest, self.place.id(), &self.databases) {
+                if let Err(why) = Base::of(&report.manifest, &self.archive) {
                     tracing::warn!("the archive cannot be replayed on the backup {}: {why}", report.name);
                     self.look = Instant::now() + LONG_PAUSE;
                 }
@@ -143,11 +142,17 @@ impl Bases {
     }
 }
 
+impl Drop for Bases {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 struct Work {
     source: MongoUri,
     repository: Repository,
     place: ChainPlace,
-    databases: Vec<String>,
+    archive: ChainConfig,
     max_replay: Duration,
     cx: Context,
 }
@@ -168,10 +173,10 @@ impl Work {
 
     /// Whether no base is there from which the position can be reached in time.
     async fn is_needed(&self, position: ClusterTime, after: Option<ClusterTime>) -> Result<bool> {
-        let bases = bases::bases(&self.repository, self.place.id(), &self.databases, &self.cx).await?;
+        let bases = bases::bases(&self.repository, &self.archive, &self.cx).await?;
         let Some(parts) = self.place.parts().await? else { return Ok(false) };
         let begin = after.or(parts.links.first().map(|link| link.from.time));
-        let usable = bases.iter().rfind(|base| begin.is_none_or(|begin| base.from.time >= begin));
+        let usable = bases.iter().rfind(|base| base.is_whole && begin.is_none_or(|begin| base.from.time >= begin));
         let Some(newest) = usable else {
             // One that is being taken by somebody else will do.
             let running = Catalog::new(self.repository.clone(), &self.cx.cpu).running(clock::now()).await?;
@@ -179,7 +184,8 @@ impl Work {
         };
         let since = parts.links.iter().filter(|link| link.to.time > newest.moment);
         let entries: u64 = since.map(|link| link.entries).sum();
-        Ok(position > newest.moment && entries / REPLAY_RATE > self.max_replay.as_secs())
+        let seconds = ReplayRate::seconds(self.place.rate().await, entries);
+        Ok(position > newest.moment && seconds > self.max_replay.as_secs())
     }
 
     /// Removes the bases that an archiver began and did not finish.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::source::replica_set;
+use super::source::identity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::mongo::connect::ConnectOptions;
@@ -125,7 +125,7 @@ impl Follower {
         let how = ConnectOptions { pool: 1, selection_timeout: Some(SELECTION) };
         let open = async {
             let connection = Connection::open(&self.uri, how).await?;
-            let id = replica_set(&connection).await.map(|(id, _)| id);
+            let id = identity(&connection).await.map(|identity| identity.id);
             match id {
                 Ok(id) if id == self.replica_set_id => Ok(connection),
                 Ok(id) => {

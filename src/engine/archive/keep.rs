@@ -56,7 +56,7 @@ pub(super) async fn out_of_window(
 ) -> Result<Vec<Link>> {
     let Some(parts) = place.parts().await? else { return Ok(Vec::new()) };
     let Some(newest) = newest(&parts) else { return Ok(Vec::new()) };
-    let bases = bases::bases(repository, place.id(), &parts.config.databases, cx).await?;
+    let bases = bases::bases(repository, &parts.config, cx).await?;
     let removed = removable(&parts.links, &bases, window, newest).to_vec();
     remove(place, &parts, &removed).await?;
     Ok(removed)

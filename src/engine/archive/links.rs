@@ -164,6 +164,14 @@ impl Links {
     }
 }
 
+/// What is under way must not go on if the archive is given up without an end.
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.work.iter().for_each(JoinHandle::abort);
+        self.removing.iter().for_each(JoinHandle::abort);
+    }
+}
+
 /// Makes a link of the first pieces that can be read. Those before them are lost.
 async fn work(roller: &Roller, pieces: &[u64], previous: Option<&Link>, mut gap: Option<Gap>) -> Result<Work> {
     let mut found = None;

@@ -4,27 +4,42 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::Topology;
 use crate::mongo::Connection;
 
-/// The replica set that a connection leads to: its ID and its name.
+/// What an archive knows its source by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The replica set's ID, or the deployment's if that cannot be read.
+    pub id: String,
+    /// The replica set's name.
+    pub name: String,
+    /// The deployment's ID, if it can be read.
+    pub deployment_id: Option<String>,
+}
+
+/// The replica set that a connection leads to.
 ///
 /// # Errors
-/// [`ErrorKind::Refused`] if it is no replica set; [`ErrorKind::Denied`] if its ID cannot be read.
-pub async fn replica_set(connection: &Connection) -> Result<(String, String)> {
+/// [`ErrorKind::Refused`] if it is no replica set; [`ErrorKind::Denied`] if nothing can be read
+/// that it could be known by.
+pub async fn identity(connection: &Connection) -> Result<Identity> {
     let refused = |what: &str, hint: &str| {
         Err(Error::new(ErrorKind::Refused, format!("{} cannot be archived: {what}", connection.uri)).hint(hint))
     };
     match (connection.topology, &connection.replica_set) {
-        (Topology::ReplicaSet, Some(name)) => match connection.replica_set_id().await {
-            Some(id) => Ok((id, name.clone())),
-            None => Err(Error::new(
-                ErrorKind::Denied,
-                format!(
-                    "the ID of the replica set {name} cannot be read, and without it an archive cannot know its source again"
-                ),
-            )
-            .hint("grant the login the role clusterMonitor or backup on admin, or read on local")),
-        },
+        (Topology::ReplicaSet, Some(name)) => {
+            let (id, deployment_id) = (connection.replica_set_id().await, connection.deployment_id().await);
+            match id.or_else(|| deployment_id.clone()) {
+                Some(id) => Ok(Identity { id, name: name.clone(), deployment_id }),
+                None => Err(Error::new(
+                    ErrorKind::Denied,
+                    format!(
+                        "the ID of the replica set {name} cannot be read: without it, an archive cannot know its source again"
+                    ),
+                )
+                .hint("grant the login the role clusterMonitor or backup on admin")),
+            }
+        }
         (Topology::Sharded, _) => {
-            refused("a sharded cluster has an oplog on each shard", "archive each shard's replica set by its own URI and path")
+            refused("a sharded cluster has an oplog on each shard", "archive each shard's replica set by its own URI")
         }
         _ => refused(
             "it is a standalone server, which keeps no oplog",
@@ -37,7 +52,7 @@ pub async fn replica_set(connection: &Connection) -> Result<(String, String)> {
 pub(super) fn no_oplog(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Denied => error.hint(
-            "grant the login the role clusterMonitor or backup on admin, or read on local; Atlas's M0 and Flex tiers let nobody read \
+            "grant the login the role backup or clusterMonitor on admin; Atlas's M0 and Flex tiers let nobody read \
              the oplog: there, take backups more often instead",
         ),
         _ => error,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::archived::Archived;
 use crate::context::Context;
 use crate::repository::backend::Objects;
 use crate::repository::checkpoint::Durable;
@@ -13,5 +14,7 @@ pub(super) struct Run<'a> {
     pub(super) place: &'a Objects,
     pub(super) state: &'a Arc<HeartbeatState>,
     pub(super) durable: &'a Arc<Durable>,
+    /// The archive of the source's oplog that is being written beside it.
+    pub(super) archived: Option<&'a Archived>,
     pub(super) cx: &'a Context,
 }

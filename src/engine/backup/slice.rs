@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::archived::{Archived, Instead};
 use super::failure::is_resumable;
 use super::plan::BackupContext;
 use super::run::Run;
@@ -19,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::checkpoint::OplogStep;
 use crate::format::digest::Content;
 use crate::format::key;
-use crate::format::manifest::{ConsistencyKind, OplogSlice, Segment};
+use crate::format::manifest::{ConsistencyKind, OplogPosition, OplogSlice, Segment};
 use crate::oplog::Position;
 use crate::oplog::filter::Databases;
 use crate::oplog::tail::{Next, Tail};
@@ -162,7 +163,7 @@ impl Reliance {
 impl Slice {
     /// Starts to keep everything from `start` on, or goes on after what is stored already.
     pub(super) fn begin(start: Start, earlier: Earlier, context: &BackupContext, run: &Run<'_>) -> Self {
-        let Run { place, state, durable, cx } = *run;
+        let Run { place, state, durable, archived, cx } = *run;
         let writer = CollectionWriter::new(
             place.clone(),
             key::OPLOG.to_owned(),
@@ -179,6 +180,8 @@ impl Slice {
         let mut position = Position::before(start.from.time);
         let mut writing = writer.range();
         let mut recorded = 0;
+        // What is stored already of a slice is gone on with as it was begun.
+        let archived = archived.filter(|_| earlier.step.is_none()).cloned();
         if let Some(OplogStep { position: at, seen, segments }) = earlier.step {
             let numbered = |s: Segment| Some((key::segment_number(key::OPLOG, &s.object.key)?, s));
             let segments: Vec<_> = segments.into_iter().filter_map(numbered).collect();
@@ -189,7 +192,8 @@ impl Slice {
         }
         let databases = Databases::of(context.settings.databases.clone());
         let keeping = Keeping {
-            tail: Tail::new(context.connection.clone(), databases, position, start.since),
+            tail: Tail::new(context.connection.clone(), databases.clone(), position, start.since),
+            archived: archived.map(|archived| (archived, start.from.into(), databases)),
             position,
             writer: writing,
             recorded,
@@ -264,6 +268,8 @@ impl Slice {
 /// The work of the task.
 struct Keeping {
     tail: Tail,
+    /// An archive that has the entries anyway, and from where on they are needed.
+    archived: Option<(Archived, OplogPosition, Databases)>,
     /// The position up to which entries were handed to the writer.
     position: Position,
     writer: RangeWriter,
@@ -322,7 +328,27 @@ impl Keeping {
         }
     }
 
+    /// Takes the slice from an archive of the source. `None` if the source must be read instead.
+    async fn from_archive(&mut self) -> Result<Option<Kept>> {
+        let Some((archived, from, databases)) = self.archived.take() else { return Ok(None) };
+        match archived.write(from, &mut self.until, &databases, &mut self.writer, &self.end).await {
+            Ok(to) => {
+                let segments = self.writer.finish().await?.into_iter().map(|(_, segment)| segment).collect();
+                Ok(Some(Kept { segments, to }))
+            }
+            Err(Instead::Failed(error)) => Err(error),
+            Err(Instead::Source(why)) => {
+                tracing::info!("the oplog slice is read from the source, and not from the archive: {why}");
+                self.writer.restart().await?;
+                Ok(None)
+            }
+        }
+    }
+
     async fn keep(&mut self) -> Result<Kept> {
+        if let Some(kept) = self.from_archive().await? {
+            return Ok(kept);
+        }
         let (begun, mut noted) = (Instant::now(), Instant::now());
         loop {
             let until = *self.until.borrow_and_update();

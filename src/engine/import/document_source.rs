@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::dump_source::{Documents, DumpSource};
 use super::load::{Brought, Loaded, Loader};
+use super::plan::PlannedPointInTime;
 use super::select::Selected;
 use super::{documents, load_backup, load_dump};
 use crate::context::Context;
@@ -16,6 +17,7 @@ use crate::engine::replayed::LastRead;
 use crate::engine::verify;
 use crate::error::{Error, Result};
 use crate::few::{Few, LISTED};
+use crate::format::chain::ReplayRate;
 use crate::format::manifest::{ClusterTime, TEMPORARY};
 use crate::interop;
 use crate::names::Namespace;
@@ -74,6 +76,18 @@ pub trait DocumentSource: fmt::Debug + Send + Sync {
     /// The time up to which collections were read, if it is not the end of the slice.
     fn read_until(&self) -> Option<ClusterTime> {
         None
+    }
+
+    /// What of a point in time the plan tells, if this many entries are replayed.
+    fn planned(&self, entries: u64) -> Option<PlannedPointInTime> {
+        let _nothing = entries;
+        None
+    }
+
+    /// Keeps how fast entries were replayed.
+    fn replayed(&self, rate: ReplayRate) -> BoxFuture<'_, ()> {
+        let _nowhere = rate;
+        future::ready(()).boxed()
     }
 
     /// What an archive has of the time after it, up to the point in time that is restored.

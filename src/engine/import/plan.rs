@@ -67,6 +67,9 @@ pub struct ImportPlan {
     /// The oplog slice that is replayed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oplog: Option<PlannedReplay>,
+    /// The point in time that is restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub point_in_time: Option<PlannedPointInTime>,
     /// Extra collections that are not in the backup, and are dropped.
     pub prunes: Vec<String>,
     /// Existing collections with documents that are replaced, merged into or dropped. Absent if
@@ -125,6 +128,24 @@ pub struct PlannedReplay {
     pub to: ClusterTime,
     /// Its entries.
     pub entries: u64,
+}
+
+/// A point in time that is to be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedPointInTime {
+    /// The time, in words.
+    pub time: String,
+    /// The backup that the archive is replayed on.
+    pub base: String,
+    /// The links of the archive that are read.
+    pub links: u64,
+    /// The pieces that are read, which are not part of a link yet.
+    pub pieces: u64,
+    /// The entries that are replayed.
+    pub entries: u64,
+    /// About how many seconds the replay takes, beside the import of the base.
+    pub seconds: u64,
 }
 
 /// One namespace of a plan.
@@ -186,6 +207,7 @@ impl Plan<'_> {
             indexes: self.indexes,
             collections: collections.collect(),
             oplog: self.slice.as_ref().map(|s| PlannedReplay { from: s.oplog.from, to: s.oplog.to, entries: s.oplog.documents }),
+            point_in_time: self.slice.as_ref().and_then(|slice| self.origin.planned(slice.oplog.documents)),
             prunes: self.prunes.iter().map(|(namespace, _)| namespace.to_string()).collect(),
             overwrites: self.overwrites.clone(),
             left_out: self.left_out(&[]),

@@ -1,23 +1,24 @@
 //! A point in time as an import sees it: a base backup, and what an archive has of the time after
 //! it.
 
-use chrono::DateTime;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::document_source::DocumentSource;
 use super::load::{Brought, Loaded, Loader};
+use super::plan::PlannedPointInTime;
 use super::select::Selected;
 use crate::context::Context;
 use crate::engine::bases::{self, Base};
 use crate::engine::moment::Moment;
 use crate::engine::replayed::LastRead;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::chain::ReplayRate;
 use crate::format::digest::ContentDigest;
 use crate::format::manifest::{ClusterTime, Consistency, ConsistencyKind, OplogPosition, OplogSlice};
 use crate::oplog::chain::ChainRange;
-use crate::oplog::chain::spans::{Spans, gap_error};
+use crate::oplog::chain::spans::{Part, Spans, gap_error};
 use crate::repository::Repository;
 use crate::repository::backend::Lock;
 use crate::repository::catalog::{Backup, Catalog};
@@ -33,8 +34,11 @@ pub struct PointInTime {
     base: Backup,
     /// The base, whose slice leads to the point in time.
     backup: Backup,
+    place: ChainPlace,
     range: ChainRange,
     moment: Moment,
+    /// How fast the archive was replayed the last time.
+    rate: Option<ReplayRate>,
     /// Empty for a snapshot: what is in it is exactly what was there.
     last_read: Option<LastRead>,
     _base_lock: ReadLock,
@@ -55,7 +59,7 @@ impl PointInTime {
             Some(name) => {
                 let backup = catalog.find(name).await?;
                 let (place, found) = archive_of(repository, &backup, cx).await?;
-                let base = Base::of(&backup.manifest, place.id(), &found.config.databases);
+                let base = Base::of(&backup.manifest, &found.config);
                 let base = base.map_err(|why| {
                     Error::new(
                         ErrorKind::Refused,
@@ -67,7 +71,7 @@ impl PointInTime {
             }
             None => {
                 let (place, found) = archive_at(repository, moment, cx).await?;
-                let bases = bases::bases(repository, place.id(), &found.config.databases, cx).await?;
+                let bases = bases::bases(repository, &found.config, cx).await?;
                 (place, found, bases.into_iter().map(|base| (base, None)).collect())
             }
         };
@@ -78,10 +82,17 @@ impl PointInTime {
             None => catalog.find(base.name.as_str()).await?,
         };
         let base_lock = backup.read_lock("import").await?;
-        Ok(Self::of(backup, range, moment, base_lock, archive_lock))
+        let rate = place.rate().await;
+        Ok(Self { rate, ..Self::of(backup, place, range, moment, (base_lock, archive_lock)) })
     }
 
-    fn of(base: Backup, range: ChainRange, moment: Moment, base_lock: ReadLock, archive_lock: Option<Lock>) -> Self {
+    fn of(
+        base: Backup,
+        place: ChainPlace,
+        range: ChainRange,
+        moment: Moment,
+        (base_lock, archive_lock): (ReadLock, Option<Lock>),
+    ) -> Self {
         let mut backup = base.clone();
         let is_snapshot = base.manifest.consistency.kind == ConsistencyKind::Snapshot;
         let (entries, bytes) = range.content();
@@ -103,7 +114,7 @@ impl PointInTime {
             ..base.manifest.consistency.clone()
         };
         let last_read = is_snapshot.then(LastRead::new);
-        Self { base, backup, range, moment, last_read, _base_lock: base_lock, _archive_lock: archive_lock }
+        Self { base, backup, place, range, moment, rate: None, last_read, _base_lock: base_lock, _archive_lock: archive_lock }
     }
 
     /// The base's name.
@@ -132,16 +143,20 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
         Err(Error::new(ErrorKind::NotFound, what)
             .hint("let `bsonvault archive` run beside your backups: then every second after a backup can be restored"))
     };
-    let Some(id) = &backup.manifest.source.replica_set_id else {
+    let source = &backup.manifest.source;
+    for place in repository.chains().await? {
+        if place.config().await?.is_some_and(|config| config.is_of(source))
+            && let Some(found) = Spans::of(&place, &cx.cpu).await?
+        {
+            return Ok((place, found));
+        }
+    }
+    if source.replica_set_id.is_none() && source.deployment_id.is_none() {
         return none(format!(
             "the backup {name} does not say of which replica set it is, so no archive of an oplog belongs to it"
         ));
-    };
-    let place = repository.chain(id);
-    match Spans::of(&place, &cx.cpu).await? {
-        Some(found) => Ok((place, found)),
-        None => none(format!("{} has no archive of the oplog of the replica set of the backup {name}", repository.location())),
     }
+    none(format!("{} has no archive of the oplog of the replica set of the backup {name}", repository.location()))
 }
 
 /// The only archive, or the only one that has this time.
@@ -189,6 +204,9 @@ fn choose(
     }
     let first = candidates.iter().map(|(base, _)| base.moment).min();
     let mut refused = None;
+    // The newest last, and those that hold everything after all others.
+    let mut candidates = candidates;
+    candidates.sort_by_key(|(base, _)| (base.is_whole, base.moment));
     for (base, backup) in candidates.into_iter().rev().filter(|(base, _)| base.moment <= upto) {
         match range(place, found, &base, (upto, reach)) {
             Ok(range) => return Ok((base, backup, range)),
@@ -236,15 +254,6 @@ impl DocumentSource for PointInTime {
         self.base.manifest.name.to_string()
     }
 
-    fn beside(&self) -> Vec<String> {
-        let begin = DateTime::from_timestamp(i64::from(self.range.from().t), 0).unwrap_or_default();
-        vec![format!(
-            "as it was at {}, with the archive of the oplog from {} on",
-            self.moment,
-            begin.format("%Y-%m-%dT%H:%M:%SZ")
-        )]
-    }
-
     fn last_read(&self) -> Option<&LastRead> {
         self.last_read.as_ref()
     }
@@ -252,6 +261,23 @@ impl DocumentSource for PointInTime {
     fn read_until(&self) -> Option<ClusterTime> {
         let consistency = &self.base.manifest.consistency;
         consistency.to.or(consistency.cluster_time)
+    }
+
+    fn planned(&self, entries: u64) -> Option<PlannedPointInTime> {
+        let parts = self.range.parts();
+        let links = parts.iter().filter(|span| matches!(span.what, Part::Link(_))).count();
+        Some(PlannedPointInTime {
+            time: self.moment.to_string(),
+            base: self.name(),
+            links: links as u64,
+            pieces: (parts.len() - links) as u64,
+            entries,
+            seconds: ReplayRate::seconds(self.rate, entries),
+        })
+    }
+
+    fn replayed(&self, rate: ReplayRate) -> BoxFuture<'_, ()> {
+        self.place.set_rate(rate).boxed()
     }
 
     fn archived(&self) -> Option<&ChainRange> {

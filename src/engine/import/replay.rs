@@ -1,14 +1,17 @@
 //! Replays a backup's oplog slice into the staging collections.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::plan::Plan;
 use super::slice::Slice;
 use super::stage::Stage;
+use crate::clock;
 use crate::engine::entries::ReplayEntries;
 use crate::error::{Error, Result};
+use crate::format::chain::ReplayRate;
 use crate::format::document::Documents;
 use crate::format::frame;
 use crate::names::Namespace;
@@ -35,6 +38,7 @@ impl Slice {
     pub(super) async fn replay(&self, stage: &Stage<'_>) -> Result<u64> {
         let Stage { plan, loader, .. } = stage;
         let (budget, cx, store) = (&loader.budget, loader.cx, &plan.origin.backup().store);
+        let begun = Instant::now();
         cx.progress.begin("replaying the oplog slice");
         let item = cx.progress.item("oplog", self.oplog.documents, self.oplog.bytes);
         let target = &plan.target;
@@ -58,7 +62,10 @@ impl Slice {
             item.add(documents, bytes);
         }
         item.finish();
-        Ok(applier.make_durable().await.map_err(|e| named(e, plan))?.operations)
+        let applied = applier.make_durable().await.map_err(|e| named(e, plan))?;
+        let rate = ReplayRate { entries: self.oplog.documents, milliseconds: clock::millis_since(begun) };
+        plan.origin.replayed(rate).await;
+        Ok(applied.operations)
     }
 }
 

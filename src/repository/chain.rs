@@ -112,7 +112,7 @@ impl ChainPlace {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn set_config(&self, config: &ChainConfig) -> Result<()> {
-        self.objects.put(layout::CHAIN, vec![json(config, layout::CHAIN)?]).await
+        self.objects.put(layout::CHAIN, vec![config.to_bytes()?.into()]).await
     }
 
     /// The process that writes it, or wrote it last.
@@ -129,7 +129,7 @@ impl ChainPlace {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn set_archiver(&self, archiver: &Archiver) -> Result<()> {
-        let (objects, bytes) = (self.objects.clone(), json(archiver, layout::ARCHIVER)?);
+        let (objects, bytes) = (self.objects.clone(), archiver.to_bytes()?);
         let work = tokio::task::spawn_blocking(move || objects.leave_note(layout::ARCHIVER, &bytes));
         work.await.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?
     }
@@ -173,9 +173,10 @@ impl ChainPlace {
     /// are in the result.
     pub async fn parts(&self) -> Result<Option<ChainParts>> {
         let Some(config) = self.config().await? else { return Ok(None) };
-        // The pieces first: a piece that becomes part of a link meanwhile is in that link then.
-        let pieces = self.pieces().await?;
+        // In this order, because an archiver may be at work: the piece that it names is then among
+        // the pieces or in a link, and a piece that becomes part of a link is in that link.
         let archiver = self.archiver().await.unwrap_or_default();
+        let pieces = self.pieces().await?;
         let (mut links, mut damaged, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.objects.top().await?.prefixes.into_iter().filter(|name| is_link_name(name)) {
             if config.first.as_ref().is_some_and(|first| name < *first) {
@@ -273,11 +274,4 @@ impl ChainPlace {
             Err(e) => Err(e),
         }
     }
-}
-
-fn json<T: serde::Serialize>(value: &T, key: &str) -> Result<Bytes> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("{key} cannot be written")).cause(e))?;
-    bytes.push(b'\n');
-    Ok(bytes.into())
 }

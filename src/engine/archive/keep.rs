@@ -2,11 +2,11 @@
 
 use chrono::TimeDelta;
 
+use crate::clock;
 use crate::context::Context;
 use crate::engine::bases::{self, Base};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::chain::Link;
-use crate::format::key;
 use crate::format::manifest::ClusterTime;
 use crate::repository::Repository;
 use crate::repository::chain::{ChainParts, ChainPlace};
@@ -47,7 +47,7 @@ pub fn newest(parts: &ChainParts) -> Option<ClusterTime> {
 /// matter.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] if the archive is being read; [`ErrorKind::Storage`].
+/// Those of [`ChainPlace::remove_links`].
 pub(super) async fn out_of_window(
     place: &ChainPlace,
     repository: &Repository,
@@ -58,31 +58,9 @@ pub(super) async fn out_of_window(
     let Some(newest) = newest(&parts) else { return Ok(Vec::new()) };
     let bases = bases::bases(repository, place.id(), &parts.config.databases, cx).await?;
     let removed = removable(&parts.links, &bases, window, newest).to_vec();
-    remove(place, &parts, &removed).await?;
+    let names: Vec<String> = removed.iter().map(|link| link.name.clone()).collect();
+    if !names.is_empty() || parts.leftovers.iter().any(|name| parts.config.first.as_ref().is_some_and(|first| name < first)) {
+        place.remove_links(&names, clock::now()).await?;
+    }
     Ok(removed)
-}
-
-/// Removes these links, the oldest of the archive.
-///
-/// # Errors
-/// [`ErrorKind::Busy`] if the archive is being read; [`ErrorKind::Storage`].
-pub async fn remove(place: &ChainPlace, parts: &ChainParts, removed: &[Link]) -> Result<()> {
-    if removed.is_empty() && parts.leftovers.is_empty() {
-        return Ok(());
-    }
-    let Some(_lock) = place.objects().lock().await? else {
-        return Err(Error::new(ErrorKind::Busy, format!("{} is being read", place.location()))
-            .hint("its old links are removed once that is done"));
-    };
-    // 1. From here on, the archive begins later.
-    if let Some(first) = parts.links.get(removed.len()).filter(|_| !removed.is_empty()) {
-        let mut config = parts.config.clone();
-        config.first = Some(first.name.clone());
-        place.set_config(&config).await?;
-    }
-    // 2. What is before that counts for nothing any more.
-    for name in removed.iter().map(|link| &link.name) {
-        place.link(name).delete_all(key::MANIFEST).await?;
-    }
-    Ok(())
 }

@@ -19,7 +19,6 @@ use crate::format::manifest::{ClusterTime, Consistency, ConsistencyKind, OplogPo
 use crate::oplog::chain::ChainRange;
 use crate::oplog::chain::spans::{Spans, gap_error};
 use crate::repository::Repository;
-use crate::repository::backend::Lock;
 use crate::repository::catalog::{Backup, Catalog};
 use crate::repository::chain::ChainPlace;
 use crate::repository::lock::read::ReadLock;
@@ -38,7 +37,7 @@ pub struct PointInTime {
     /// Empty for a snapshot: what is in it is exactly what was there.
     last_read: Option<LastRead>,
     _base_lock: ReadLock,
-    _archive_lock: Option<Lock>,
+    _archive_lock: ReadLock,
 }
 
 impl PointInTime {
@@ -51,10 +50,10 @@ impl PointInTime {
     /// base; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn open(repository: &Repository, named: Option<&str>, moment: Moment, cx: &Context) -> Result<Self> {
         let catalog = Catalog::new(repository.clone(), &cx.cpu);
-        let (place, found, candidates) = match named {
+        let (place, found, archive_lock, candidates) = match named {
             Some(name) => {
                 let backup = catalog.find(name).await?;
-                let (place, found) = archive_of(repository, &backup, cx).await?;
+                let (place, found, lock) = archive_of(repository, &backup, cx).await?;
                 let base = Base::of(&backup.manifest, place.id(), &found.config.databases);
                 let base = base.map_err(|why| {
                     Error::new(
@@ -63,15 +62,14 @@ impl PointInTime {
                     )
                     .hint("name another backup, or none: then one is chosen")
                 })?;
-                (place, found, vec![(base, Some(backup))])
+                (place, found, lock, vec![(base, Some(backup))])
             }
             None => {
-                let (place, found) = archive_at(repository, moment, cx).await?;
+                let (place, found, lock) = archive_at(repository, moment, cx).await?;
                 let bases = bases::bases(repository, place.id(), &found.config.databases, cx).await?;
-                (place, found, bases.into_iter().map(|base| (base, None)).collect())
+                (place, found, lock, bases.into_iter().map(|base| (base, None)).collect())
             }
         };
-        let archive_lock = place.objects().lock_shared().await?;
         let (base, backup, range) = choose(&place, &found, candidates, moment)?;
         let backup = match backup {
             Some(backup) => backup,
@@ -81,7 +79,7 @@ impl PointInTime {
         Ok(Self::of(backup, range, moment, base_lock, archive_lock))
     }
 
-    fn of(base: Backup, range: ChainRange, moment: Moment, base_lock: ReadLock, archive_lock: Option<Lock>) -> Self {
+    fn of(base: Backup, range: ChainRange, moment: Moment, base_lock: ReadLock, archive_lock: ReadLock) -> Self {
         let mut backup = base.clone();
         let is_snapshot = base.manifest.consistency.kind == ConsistencyKind::Snapshot;
         let (entries, bytes) = range.content();
@@ -125,8 +123,20 @@ impl PointInTime {
     }
 }
 
+/// An archive, what it consists of, and what keeps it as it is.
+type Archived = (ChainPlace, Spans, ReadLock);
+
+/// The archive of this place; `None` if there is none.
+async fn archived(place: ChainPlace, cx: &Context) -> Result<Option<Archived>> {
+    let lock = match place.read_lock("import").await {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        lock => lock?,
+    };
+    Ok(Spans::of(&place, &cx.cpu).await?.map(|found| (place, found, lock)))
+}
+
 /// The archive that a backup belongs to.
-async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> Result<(ChainPlace, Spans)> {
+async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> Result<Archived> {
     let name = &backup.manifest.name;
     let none = |what: String| {
         Err(Error::new(ErrorKind::NotFound, what)
@@ -137,27 +147,23 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
             "the backup {name} does not say of which replica set it is, so no archive of an oplog belongs to it"
         ));
     };
-    let place = repository.chain(id);
-    match Spans::of(&place, &cx.cpu).await? {
-        Some(found) => Ok((place, found)),
+    match archived(repository.chain(id), cx).await? {
+        Some(found) => Ok(found),
         None => none(format!("{} has no archive of the oplog of the replica set of the backup {name}", repository.location())),
     }
 }
 
 /// The only archive, or the only one that has this time.
-async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Result<(ChainPlace, Spans)> {
+async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Result<Archived> {
     let mut all = Vec::new();
     for place in repository.chains().await? {
-        if let Some(found) = Spans::of(&place, &cx.cpu).await? {
-            all.push((place, found));
-        }
+        all.extend(archived(place, cx).await?);
     }
     if all.len() > 1 {
-        let has = |(_, found): &(ChainPlace, Spans)| {
-            found.ends().is_some_and(|(begin, end)| begin <= moment.upto() && moment.reach() <= end)
-        };
+        let has =
+            |(_, found, _): &Archived| found.ends().is_some_and(|(begin, end)| begin <= moment.upto() && moment.reach() <= end);
         let names: Vec<String> =
-            all.iter().map(|(place, found)| format!("{} ({})", found.config.replica_set, place.id())).collect();
+            all.iter().map(|(place, found, _)| format!("{} ({})", found.config.replica_set, place.id())).collect();
         all.retain(has);
         if all.len() != 1 {
             return Err(Error::usage(format!(

@@ -66,6 +66,15 @@ impl Part {
         }
     }
 
+    /// The key of the object that says what it is.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Link(link) => format!("{}/{}", link.name, layout::MANIFEST),
+            Self::Piece(..) => self.name(),
+        }
+    }
+
     /// Its name, for people.
     #[must_use]
     pub fn name(&self) -> String {
@@ -187,7 +196,7 @@ impl Spans {
 
     fn push(&mut self, what: Part, (from, to): (OplogPosition, OplogPosition), gap: Option<Gap>, broken: Option<String>) {
         if let Some(broken) = &broken {
-            self.problem(&what.name(), broken);
+            self.problem(&what.key(), broken);
         }
         // A gap says where the archive goes on. What is before it cannot be followed from there.
         let broken = broken.filter(|_| gap.is_none());

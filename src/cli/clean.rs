@@ -1,6 +1,9 @@
-//! `clean`: deletes backups that retention no longer keeps, and leftovers of crashed backups.
+//! `clean`: deletes backups that retention no longer keeps, parts of archived oplogs that are out of
+//! the window, and leftovers of crashed runs.
 
 use std::num::NonZeroU32;
+
+use chrono::TimeDelta;
 
 use super::catalog::{catalog, refuse_missing};
 use super::output::{self, Outcome};
@@ -44,8 +47,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// The rule of the flags, else the configured policy.
-    fn rule(&self, configured: Policy) -> Result<Rule> {
+    /// The rule of the flags, else the configured policy. A window alone keeps all backups.
+    fn rule(&self, configured: Policy, window: Option<TimeDelta>) -> Result<Rule> {
         let last = number("--keep", self.keep.as_deref())?;
         let by_calendar = Policy {
             last: None,
@@ -59,6 +62,8 @@ impl Args {
             _ if !by_calendar.is_empty() => Ok(Rule::Policy(Policy { last, ..by_calendar })),
             _ if self.incomplete => Ok(Rule::Policy(Policy::default())),
             _ if !configured.is_empty() => Ok(Rule::Policy(configured)),
+            // Then only archived oplogs are cleaned.
+            _ if window.is_some() => Ok(Rule::Policy(Policy::default())),
             _ => Err(Error::usage("nothing says which backups stay").hint(
                 "give --keep N, or any of --keep-daily, --keep-weekly, --keep-monthly and --keep-yearly; --incomplete alone \
                  deletes only incomplete backups",
@@ -75,7 +80,9 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
 }
 
 pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Outcome> {
-    let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
+    let (zone, window) = (config.timezone, config.pitr.window());
+    let rule = args.rule(config.retention, window)?;
+    let options = CleanOptions { rule, all_incomplete: args.incomplete, zone, window };
     let catalog = catalog(config, cx)?;
     cx.unless_cancelled(refuse_missing(&catalog)).await?;
     let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;

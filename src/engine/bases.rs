@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::manifest::{ClusterTime, ConsistencyKind, Manifest, OplogPosition};
 use crate::names::BackupName;
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, State};
+use crate::repository::catalog::{Catalog, State, Summary};
 
 /// A backup onto which an archived oplog can be replayed.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +74,12 @@ impl Base {
 /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
 pub async fn bases(repository: &Repository, replica_set_id: &str, databases: &[String], cx: &Context) -> Result<Vec<Base>> {
     let found = Catalog::new(repository.clone(), &cx.cpu).list(clock::now()).await?;
+    Ok(among(&found, replica_set_id, databases))
+}
+
+/// The same among these backups.
+#[must_use]
+pub fn among(found: &[Summary], replica_set_id: &str, databases: &[String]) -> Vec<Base> {
     let mut bases: Vec<Base> = found
         .iter()
         .filter_map(|summary| match &summary.state {
@@ -89,5 +95,5 @@ pub async fn bases(repository: &Repository, replica_set_id: &str, databases: &[S
     if bases.iter().any(|base| base.is_whole) {
         bases.retain(|base| base.is_whole);
     }
-    Ok(bases)
+    bases
 }

@@ -59,6 +59,6 @@ fn futures_of_operations_are_send() {
         is_send(clean::execute(catalog, plan, &cx.cancel));
     };
     let _retained = |catalog: &Catalog, made: &BackupName, keeping: clean::Keeping, cx: &Context| {
-        is_send(clean::after_backup(catalog, made, keeping, chrono_tz::UTC, cx));
+        is_send(clean::after_backup(catalog, made, keeping, chrono_tz::UTC, None, cx));
     };
 }

@@ -4,6 +4,7 @@
 //! not part of a link yet.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::Repository;
 use super::backend::{Lock, Objects};
@@ -37,6 +38,14 @@ pub struct ChainParts {
     pub leftovers: Vec<String>,
     /// Pieces that are part of a link already.
     pub rolled: Vec<u64>,
+}
+
+impl ChainParts {
+    /// The leftovers that are older than the first link that counts. Nobody makes such a link.
+    pub fn given_up(&self) -> impl Iterator<Item = &String> {
+        let first = self.config.first.as_ref();
+        self.leftovers.iter().filter(move |name| first.is_some_and(|first| *name < first))
+    }
 }
 
 impl Repository {
@@ -164,6 +173,19 @@ impl ChainPlace {
             return is_locked;
         }
         archiver.is_alive(clock::now())
+    }
+
+    /// Keeps archivers of this machine out of it. `None` if one is at work, here or elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn keep_archivers_out(&self, now: DateTime<Utc>) -> Result<Option<Lock>> {
+        self.make().await?;
+        let Some(lock) = self.lock().await? else { return Ok(None) };
+        // A process of this machine would have the lock.
+        let is_here = |other: &Archiver| other.locked && lock.holds() && other.host == system::host();
+        let other = self.archiver().await.unwrap_or_default().filter(|other| other.is_alive(now) && !is_here(other));
+        Ok(other.is_none().then_some(lock))
     }
 
     /// What it consists of; `None` if it does not exist.

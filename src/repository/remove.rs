@@ -52,11 +52,10 @@ impl ChainPlace {
 
         // 3. What is before that counts for nothing any more. One that was never finished may be
         // one that is being made.
-        let config = self.config().await?.and_then(|config| config.first);
-        let before = |name: &String| config.as_ref().is_some_and(|first| name < first);
-        let removed = parts.links[..count].iter().map(|link| &link.name).chain(&parts.leftovers);
+        let count = if parts.links.len() > count { count } else { 0 };
+        let removed = parts.links[..count].iter().map(|link| &link.name).chain(parts.given_up());
         let mut bytes = 0;
-        for name in removed.filter(|name| before(name)) {
+        for name in removed {
             let link = self.link(name);
             bytes += link.measure().await?.0;
             link.delete_all(layout::MANIFEST).await?;

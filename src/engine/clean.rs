@@ -218,8 +218,8 @@ async fn plan_among(
         plan.kept.push(kept(summary, keep.reasons.iter().copied().chain(anchor).map(ToString::to_string), of));
     }
 
-    // 3. Keep what an archive needs, and what cannot be deleted now, because someone writes or reads
-    // it.
+    // 3. Keep what an archive needs, and what cannot be deleted now, because someone writes or
+    // reads it.
     for ((summary, of), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
         if plan.archives.needs(&summary.name) {
             plan.kept.push(kept(summary, [ANCHOR.to_owned()], of));
@@ -304,8 +304,8 @@ pub enum Keeping {
     Newest(NonZeroU32),
 }
 
-/// Applies retention after the backup `made` succeeded. `window` is that of archived oplogs. None if all stay. It never fails: the
-/// result holds what went wrong.
+/// Applies retention after the backup `made` succeeded. `window` is that of archived oplogs. None
+/// if all stay. It never fails: the result holds what went wrong.
 pub async fn after_backup(
     catalog: &Catalog,
     made: &BackupName,

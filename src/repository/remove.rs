@@ -16,8 +16,8 @@ use crate::system;
 
 impl ChainPlace {
     /// Removes these links, the oldest of the archive, as far as they still are. The archive then
-    /// begins with the link after them. Also removes what an earlier removal left. Returns the bytes
-    /// that all of it took.
+    /// begins with the link after them. Also removes what an earlier removal left. Returns the
+    /// bytes that all of it took.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] if it is being read, and by whom: then nothing was removed;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod adopt;
+mod archives;
 mod backup;
 mod catalog_tracker;
 mod clean;

@@ -94,7 +94,7 @@ async fn verify_backup(backup: &Backup, args: &Args, cx: &Context) -> Result<Out
 async fn everything(args: &Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let archives = cx.unless_cancelled(Repository::open(&config.path)?.chains()).await?;
     let asking = Asking { verb: "verify", silent: faces == Faces::Silent };
-    let outcome = match named::find(LATEST, asking, config, cx).await {
+    let outcome = match named::newest(&catalog(config, cx)?, asking).await {
         Ok(backup) => verify_backup(&backup, args, cx).await?,
         Err(error) if error.kind() == ErrorKind::Damaged => unusable(LATEST, args.deep, error)?,
         Err(error) if error.kind() == ErrorKind::NotFound && !archives.is_empty() => Outcome::default(),

@@ -210,7 +210,8 @@ impl Happened {
 /// Looks at all archives of a repository. `detailed` also reads what happened in them.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`]. Damage is in the result.
+/// [`ErrorKind::Storage`] if the repository cannot be listed. What is wrong with an archive is in
+/// the result.
 pub async fn look(repository: &Repository, detailed: bool, cx: &Context) -> Result<Timeline> {
     let found = match repository.chains().await?.is_empty() {
         true => Vec::new(),
@@ -236,7 +237,8 @@ pub async fn look_among(repository: &Repository, backups: &[Summary], detailed: 
                 }
                 None => continue,
             },
-            Err(e) if e.kind() == ErrorKind::Damaged => {
+            // One that cannot be read hides no other, and no backup.
+            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Storage) => {
                 timeline.archives.push(unclear(&place, e.to_string()));
                 continue;
             }

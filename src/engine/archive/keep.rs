@@ -77,12 +77,18 @@ pub(super) async fn out_of_window(
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
-    use crate::format::chain::CHAIN_VERSION;
+    use crate::format::chain::{CHAIN_VERSION, ChainConfig, Gap};
     use crate::format::digest::{Content, Sha256Hex};
     use crate::format::manifest::{OplogPosition, Segment, StoredObject, Tool};
     use crate::names::BackupName;
+    use crate::oplog::chain::spans::{Part, Span};
+    use crate::repository::chain::ChainParts;
     use uuid::Uuid;
+
+    const ID: &str = "6386c5a0f1d2e3b4a5968778";
 
     fn at(t: u32) -> OplogPosition {
         OplogPosition { time: ClusterTime { t, i: 1 }, term: None, digest: None }
@@ -154,6 +160,55 @@ mod tests {
         // The last link stays, and so does an empty archive.
         assert_eq!(goes(1_000, &[]), 4);
         assert_eq!(removable(&[], &[], at(1_000).time).len(), 0);
+    }
+
+    /// An archive of these links. Before those that do not follow, there is a gap.
+    fn archive(links: &[(u32, u32)]) -> Spans {
+        let config = ChainConfig {
+            format_version: CHAIN_VERSION,
+            replica_set_id: ID.to_owned(),
+            replica_set: String::new(),
+            created: DateTime::UNIX_EPOCH,
+            databases: Vec::new(),
+            first: None,
+        };
+        let mut end = None;
+        let links: Vec<Link> = links.iter().copied().map(link).collect();
+        let spans = links.iter().map(|link| {
+            let before = end.replace(link.to.time).filter(|before| *before != link.from.time);
+            let gap = |from| Gap { from, to: link.from.time, reason: String::new(), found: DateTime::UNIX_EPOCH };
+            let what = Part::Link(Box::new(link.clone()));
+            Span { what, from: link.from, to: link.to, gap: before.map(gap), broken: None }
+        });
+        let spans = spans.collect();
+        let parts = ChainParts {
+            config: config.clone(),
+            links,
+            pieces: Vec::new(),
+            archiver: None,
+            damaged: Vec::new(),
+            leftovers: Vec::new(),
+            rolled: Vec::new(),
+        };
+        Spans { config, spans, problems: Vec::new(), parts }
+    }
+
+    #[test]
+    fn after_a_gap_the_window_begins_again() {
+        let place = Repository::in_memory().chain(ID);
+        let found = archive(&[(100, 110), (110, 120), (130, 140), (140, 150)]);
+        // The first one is older than the archive, and needs entries that it does not have.
+        let bases = [95, 105, 115, 133, 145].map(base);
+        let of = |seconds: i64| {
+            let kept = kept(&place, &found, &bases, TimeDelta::seconds(seconds)).unwrap();
+            let moments: Vec<u32> = kept.bases.iter().map(|base| base.moment.t).collect();
+            (moments, kept.removable.len())
+        };
+        assert_eq!(of(1_000), (vec![105, 133], 0));
+        assert_eq!(of(150 - 118), (vec![115, 133], 1));
+        assert_eq!(of(150 - 125), (vec![133], 2));
+        assert_eq!(of(1), (vec![145], 3));
+        assert!(kept(&place, &archive(&[]), &bases, TimeDelta::seconds(1)).is_none());
     }
 
     #[test]

@@ -117,6 +117,12 @@ impl Default for PitrSettings {
 }
 
 impl PitrSettings {
+    /// How far back any second can be restored. `None` keeps everything.
+    #[must_use]
+    pub fn window(&self) -> Option<TimeDelta> {
+        self.keep.and_then(|keep| TimeDelta::from_std(keep).ok())
+    }
+
     /// How an archive with these settings is written.
     #[must_use]
     pub fn options(&self, databases: Vec<String>, tuning: Tuning) -> ArchiveOptions {
@@ -125,7 +131,7 @@ impl PitrSettings {
             databases,
             roll: self.link,
             compression: tuning.level.map_or(of.compression, Compression::of),
-            keep: self.keep.and_then(|keep| TimeDelta::from_std(keep).ok()),
+            keep: self.window(),
             bases: Some(BackupOptions { tuning, ..BackupOptions::default() }),
             max_replay: self.max_replay,
         }

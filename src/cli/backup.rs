@@ -130,7 +130,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     let report = with_progress(faces, cx, work).await?;
     let retention = {
         let (catalog, keeping) = (Catalog::new(repository, &cx.cpu), Keeping::Policy(config.retention));
-        clean::after_backup(&catalog, &report.name, keeping, config.timezone, cx).await
+        clean::after_backup(&catalog, &report.name, keeping, config.timezone, config.pitr.window(), cx).await
     };
     let manifest = &report.manifest;
     let mut fields = output::made(&report.location, manifest);

@@ -1,6 +1,9 @@
-//! `clean`: deletes backups that retention no longer keeps, and leftovers of crashed backups.
+//! `clean`: deletes backups that retention no longer keeps, parts of archived oplogs that are out
+//! of the window, and leftovers of crashed runs.
 
 use std::num::NonZeroU32;
+
+use chrono::TimeDelta;
 
 use super::catalog::{catalog, refuse_missing};
 use super::output::{self, Outcome};
@@ -44,8 +47,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// The rule of the flags, else the configured policy.
-    fn rule(&self, configured: Policy) -> Result<Rule> {
+    /// The rule of the flags, else the configured policy; and the window of archived oplogs. A
+    /// window alone keeps all backups.
+    fn rule(&self, configured: Policy, window: Option<TimeDelta>) -> Result<(Rule, Option<TimeDelta>)> {
         let last = number("--keep", self.keep.as_deref())?;
         let by_calendar = Policy {
             last: None,
@@ -55,10 +59,12 @@ impl Args {
             yearly: number("--keep-yearly", self.keep_yearly.as_deref())?,
         };
         match last {
-            Some(count) if by_calendar.is_empty() => Ok(Rule::Count(count)),
-            _ if !by_calendar.is_empty() => Ok(Rule::Policy(Policy { last, ..by_calendar })),
-            _ if self.incomplete => Ok(Rule::Policy(Policy::default())),
-            _ if !configured.is_empty() => Ok(Rule::Policy(configured)),
+            Some(count) if by_calendar.is_empty() => Ok((Rule::Count(count), window)),
+            _ if !by_calendar.is_empty() => Ok((Rule::Policy(Policy { last, ..by_calendar }), window)),
+            _ if self.incomplete => Ok((Rule::Policy(Policy::default()), None)),
+            _ if !configured.is_empty() => Ok((Rule::Policy(configured), window)),
+            // Then only archived oplogs are cleaned.
+            _ if window.is_some() => Ok((Rule::Policy(Policy::default()), window)),
             _ => Err(Error::usage("nothing says which backups stay").hint(
                 "give --keep N, or any of --keep-daily, --keep-weekly, --keep-monthly and --keep-yearly; --incomplete alone \
                  deletes only incomplete backups",
@@ -75,7 +81,9 @@ fn number(flag: &str, text: Option<&str>) -> Result<Option<NonZeroU32>> {
 }
 
 pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Outcome> {
-    let options = CleanOptions { rule: args.rule(config.retention)?, all_incomplete: args.incomplete, zone: config.timezone };
+    let (zone, window) = (config.timezone, config.pitr.window());
+    let (rule, window) = args.rule(config.retention, window)?;
+    let options = CleanOptions { rule, all_incomplete: args.incomplete, zone, window };
     let catalog = catalog(config, cx)?;
     cx.unless_cancelled(refuse_missing(&catalog)).await?;
     let plan = cx.unless_cancelled(clean::plan(&catalog, &options, clock::now())).await?;

@@ -1,4 +1,4 @@
-//! `list`: the backups of a path.
+//! `list`: the backups and the archived oplogs of a path.
 
 use std::io::IsTerminal as _;
 
@@ -11,6 +11,7 @@ use super::render::lined_up::Room;
 use crate::clock;
 use crate::config::Config;
 use crate::context::Context;
+use crate::engine::timeline;
 use crate::error::Result;
 use crate::format::manifest::Manifest;
 use crate::repository::catalog::provenance::{Grouped, groups};
@@ -64,9 +65,10 @@ pub(super) async fn run(args: &Args, config: &Config, cx: &Context) -> Result<Ou
         refuse_missing(&catalog).await?;
     }
     let entries: Vec<Value> = backups.iter().zip(groups(&backups)).map(|(s, group)| entry(s, group)).collect();
-    let fields = json!({ "path": location, "backups": entries });
+    let timeline = timeline::look_among(catalog.repository(), &backups, false, cx).await?;
+    let fields = json!({ "path": location, "backups": entries, "archives": timeline.archives });
     let room = if args.wide { Room::Any } else { Room::of_stdout() };
-    let mut text = render::list::list(&location, &backups, now, room);
+    let mut text = render::list::list(&location, &backups, now, room) + &render::archive::list(&timeline);
     // For a person, and not for a program that reads a pipe.
     if !backups.is_empty() && std::io::stdout().is_terminal() {
         text += HINT;

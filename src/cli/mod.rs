@@ -113,13 +113,14 @@ pub enum Verb {
     Export(export::Args),
     /// Turn a dump from mongodump into a backup
     Adopt(adopt::Args),
-    /// List the backups
+    /// List the backups and the archived oplogs
     List(list::Args),
     /// Show one backup and its collections
     Show(show::Args),
-    /// Check that a backup is intact, or with --restore that it can be restored
+    /// Check that backups and archived oplogs are intact, or with --restore that one can be
+    /// restored
     Verify(verify::Args),
-    /// Remove backups that the retention policy no longer keeps, and leftovers of crashed runs
+    /// Remove what retention no longer keeps, and leftovers of crashed runs
     Clean(clean::Args),
     /// Archive the source's oplog until it is stopped, so that any second can be restored
     Archive(archive::Args),

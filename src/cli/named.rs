@@ -38,11 +38,7 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
     let catalog = catalog(config, cx)?;
     if is_latest(asked) {
         refuse_two(asked)?;
-        let latest = catalog.latest(clock::now()).await?;
-        if !asking.silent {
-            output::to_stderr(&said(&latest));
-        }
-        return Ok(warned(catalog.find(latest.name.as_str()).await?, asking).await);
+        return newest(&catalog, asking).await;
     }
     if asking.verb != "import" && Path::new(asked).is_file() {
         let error = Error::new(ErrorKind::NotFound, format!("{asked} is a file, and a backup is a directory"));
@@ -53,6 +49,18 @@ pub(super) async fn find(asked: &str, asking: Asking, config: &Config, cx: &Cont
         Ok(backup) => Ok(warned(backup, asking).await),
         Err(e) => Err(e),
     }
+}
+
+/// The newest complete backup. A line says which one that is.
+///
+/// # Errors
+/// Those of [`Catalog::latest`].
+pub(super) async fn newest(catalog: &Catalog, asking: Asking) -> Result<Backup> {
+    let latest = catalog.latest(clock::now()).await?;
+    if !asking.silent {
+        output::to_stderr(&said(&latest));
+    }
+    Ok(warned(catalog.find(latest.name.as_str()).await?, asking).await)
 }
 
 /// The backup, after a warning if its last check failed.

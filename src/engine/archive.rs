@@ -307,7 +307,8 @@ impl Archive {
     async fn stored(&mut self, number: u64, from: OplogPosition) {
         self.last_flush = Instant::now();
         let position = self.writer.durable();
-        self.status.change(|s| s.durable(position.time, number));
+        let sha256 = self.writer.last_sha256().cloned();
+        self.status.change(|s| s.durable(position.time, (number, sha256)));
         self.links.add(number, from, position);
         self.hold.tell(&self.place, false).await;
     }

@@ -7,7 +7,7 @@ use crate::format::chain::ChainConfig;
 use crate::format::manifest::{ClusterTime, ConsistencyKind, Manifest, OplogPosition};
 use crate::names::BackupName;
 use crate::repository::Repository;
-use crate::repository::catalog::{Catalog, State};
+use crate::repository::catalog::{Catalog, State, Summary};
 
 /// A backup onto which an archived oplog can be replayed.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +74,12 @@ impl Base {
 /// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage).
 pub async fn bases(repository: &Repository, archive: &ChainConfig, cx: &Context) -> Result<Vec<Base>> {
     let found = Catalog::new(repository.clone(), &cx.cpu).list(clock::now()).await?;
+    Ok(among(&found, archive))
+}
+
+/// The same among these backups.
+#[must_use]
+pub fn among(found: &[Summary], archive: &ChainConfig) -> Vec<Base> {
     let mut bases: Vec<Base> = found
         .iter()
         .filter_map(|summary| match &summary.state {
@@ -86,7 +92,7 @@ pub async fn bases(repository: &Repository, archive: &ChainConfig, cx: &Context)
         })
         .collect();
     bases.sort_by(|a, b| (a.moment, &a.name).cmp(&(b.moment, &b.name)));
-    Ok(bases)
+    bases
 }
 
 /// The bases of a run of an archive that restores use: those that hold everything that the archive

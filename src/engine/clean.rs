@@ -1,5 +1,7 @@
-//! `clean`: removes backups that the retention policy no longer keeps, and leftovers of crashed
-//! runs.
+//! `clean`: removes backups that the retention policy no longer keeps, parts of [archived
+//! oplogs](archives) that are out of the window, and leftovers of crashed runs.
+
+mod archives;
 
 use std::num::NonZeroU32;
 
@@ -9,6 +11,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use self::archives::ArchivesPlan;
+pub use self::archives::{CleanedArchive, RemovedLink};
 use crate::clock;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Face, Result};
@@ -26,7 +30,13 @@ pub struct CleanOptions {
     pub all_incomplete: bool,
     /// The time zone in which days, weeks, months and years begin.
     pub zone: Tz,
+    /// The window of archived oplogs. The backups that it needs stay, and what is out of it is
+    /// removed. `None` keeps all of an archive, and no backup for it.
+    pub window: Option<TimeDelta>,
 }
+
+/// Why a backup stays that an archive cannot do without.
+const ANCHOR: &str = "the archive's window begins with it";
 
 /// What [`execute`] will do.
 #[derive(Debug, Clone)]
@@ -34,6 +44,7 @@ pub struct CleanPlan {
     /// The backups to delete, newest first, with the reason and their bytes.
     delete: Vec<Going>,
     kept: Vec<KeptBackup>,
+    archives: ArchivesPlan,
 }
 
 /// A backup that is to be deleted.
@@ -56,7 +67,10 @@ pub struct CleanReport {
     pub kept: Vec<KeptBackup>,
     /// The backups that should have been deleted and could not be.
     pub failed: Vec<FailedBackup>,
-    /// The bytes that the deleted backups took.
+    /// What was removed of archived oplogs, one entry for each archive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub archives: Vec<CleanedArchive>,
+    /// The bytes that all of it took.
     pub freed_bytes: u64,
     /// Whether nothing was deleted because this is a dry run.
     pub dry_run: bool,
@@ -126,11 +140,14 @@ impl CleanPlan {
     #[must_use]
     pub fn report(&self) -> CleanReport {
         let deleted = self.delete.iter().map(|going| deleted(&going.found, going.reason, going.bytes, going.of.clone()));
+        let archives = self.archives.report();
+        let freed = self.delete.iter().map(|going| going.bytes).chain(archives.iter().map(|archive| archive.freed_bytes));
         CleanReport {
             deleted: deleted.collect(),
             kept: self.kept.clone(),
             failed: Vec::new(),
-            freed_bytes: self.delete.iter().map(|going| going.bytes).sum(),
+            freed_bytes: freed.sum(),
+            archives,
             dry_run: true,
         }
     }
@@ -142,10 +159,15 @@ impl CleanReport {
         self.failed.iter_mut().filter_map(|failed| failed.hint.as_mut()).for_each(|hint| *hint = face.say(hint));
     }
 
-    /// The error that sums up which backups could not be deleted, if any.
+    /// The error that sums up what could not be deleted, if anything.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
-        let first = self.failed.first()?;
+        let Some(first) = self.failed.first() else {
+            let archive = self.archives.iter().find_map(|archive| Some((archive, archive.error.as_ref()?)));
+            return archive.map(|(archive, error)| {
+                Error::new(ErrorKind::Storage, format!("old links of {} could not be removed: {error}", archive.path))
+            });
+        };
         let more = match self.failed.len() - 1 {
             0 => String::new(),
             more => format!("; and {more} more could not be deleted"),
@@ -165,8 +187,9 @@ impl CleanReport {
 /// [`ErrorKind::Storage`] if the store cannot be listed or read.
 pub async fn plan(catalog: &Catalog, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
     let found = catalog.list(now).await?;
+    let archives = archives::plan(catalog.repository(), &found, options.window, catalog.cpu()).await?;
     let groups = provenance::groups(&found);
-    plan_among(catalog, options, now, &found, &groups).await
+    plan_among(catalog, options, now, (&found, &groups), archives).await
 }
 
 /// The same among these backups only, with the numbers of their groups.
@@ -174,8 +197,8 @@ async fn plan_among(
     catalog: &Catalog,
     options: &CleanOptions,
     now: DateTime<Utc>,
-    found: &[Summary],
-    groups: &[Option<usize>],
+    (found, groups): (&[Summary], &[Option<usize>]),
+    archives: ArchivesPlan,
 ) -> Result<CleanPlan> {
     // 1. List the backups.
     let mut candidates = Vec::with_capacity(found.len());
@@ -189,13 +212,19 @@ async fn plan_among(
         let place = found.iter().position(|s| s.name.as_str() == name)?;
         Some((&found[place], Grouped::of(&found[place], groups[place])))
     };
-    let mut plan = CleanPlan { delete: Vec::new(), kept: Vec::new() };
+    let mut plan = CleanPlan { delete: Vec::new(), kept: Vec::new(), archives };
     for ((summary, of), keep) in decided.keep.iter().filter_map(|keep| Some((by_name(&keep.name)?, keep))) {
-        plan.kept.push(kept(summary, keep.reasons.iter().map(ToString::to_string), of));
+        let anchor = plan.archives.needs(&summary.name).then_some(ANCHOR);
+        plan.kept.push(kept(summary, keep.reasons.iter().copied().chain(anchor).map(ToString::to_string), of));
     }
 
-    // 3. Keep what cannot be deleted now, because someone writes or reads it.
+    // 3. Keep what an archive needs, and what cannot be deleted now, because someone writes or
+    // reads it.
     for ((summary, of), remove) in decided.remove.iter().filter_map(|remove| Some((by_name(&remove.name)?, remove))) {
+        if plan.archives.needs(&summary.name) {
+            plan.kept.push(kept(summary, [ANCHOR.to_owned()], of));
+            continue;
+        }
         match catalog.in_use(summary, now).await? {
             Some(why) => plan.kept.push(kept(summary, [why], of)),
             None => {
@@ -204,6 +233,7 @@ async fn plan_among(
             }
         }
     }
+    plan.archives.without(plan.delete.iter().map(|going| &going.found.name));
     plan.sort(found);
     Ok(plan)
 }
@@ -235,6 +265,10 @@ pub async fn execute(catalog: &Catalog, plan: CleanPlan, stop: &CancellationToke
                 hint: e.hint_text().map(str::to_owned),
             }),
         }
+    }
+    if !stop.is_cancelled() {
+        report.archives = plan.archives.execute().await;
+        report.freed_bytes += report.archives.iter().map(|archive| archive.freed_bytes).sum::<u64>();
     }
     report
 }
@@ -270,9 +304,16 @@ pub enum Keeping {
     Newest(NonZeroU32),
 }
 
-/// Applies retention after the backup `made` succeeded. None if all stay. It never fails: the
-/// result holds what went wrong.
-pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping, zone: Tz, cx: &Context) -> Option<Retention> {
+/// Applies retention after the backup `made` succeeded. `window` is that of archived oplogs. None
+/// if all stay. It never fails: the result holds what went wrong.
+pub async fn after_backup(
+    catalog: &Catalog,
+    made: &BackupName,
+    keeping: Keeping,
+    zone: Tz,
+    window: Option<TimeDelta>,
+    cx: &Context,
+) -> Option<Retention> {
     let rule = match keeping {
         Keeping::All => return None,
         Keeping::Policy(policy) if policy.is_empty() => return None,
@@ -280,7 +321,7 @@ pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping
         Keeping::Newest(count) => Rule::Count(count),
     };
     cx.progress.begin("removing old backups");
-    let (options, now) = (CleanOptions { rule, all_incomplete: false, zone }, clock::now());
+    let (options, now) = (CleanOptions { rule, all_incomplete: false, zone, window }, clock::now());
     let plan = match keeping {
         Keeping::Newest(_) => plan_beside(catalog, made, &options, now).await,
         _ => plan(catalog, &options, now).await,
@@ -292,11 +333,12 @@ pub async fn after_backup(catalog: &Catalog, made: &BackupName, keeping: Keeping
 /// them.
 async fn plan_beside(catalog: &Catalog, made: &BackupName, options: &CleanOptions, now: DateTime<Utc>) -> Result<CleanPlan> {
     let found = catalog.list(now).await?;
+    let archives = archives::plan(catalog.repository(), &found, options.window, catalog.cpu()).await?;
     let groups = provenance::groups(&found);
     let own = found.iter().zip(&groups).find(|(summary, _)| summary.name == *made).and_then(|(_, group)| *group);
     let alike = found.into_iter().zip(groups).filter(|(_, group)| group.is_some() && *group == own);
     let (alike, groups): (Vec<_>, Vec<_>) = alike.unzip();
-    plan_among(catalog, options, now, &alike, &groups).await
+    plan_among(catalog, options, now, (&alike, &groups), archives).await
 }
 
 async fn carry_out(catalog: &Catalog, plan: Result<CleanPlan>) -> Retention {

@@ -24,6 +24,7 @@ pub mod tune;
 pub mod undo;
 pub mod unpack;
 pub mod verify;
+pub mod verify_archive;
 mod visit;
 
 use crate::context::memory;

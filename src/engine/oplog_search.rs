@@ -108,8 +108,11 @@ pub async fn search(repository: &Repository, options: &SearchOptions, cx: &Conte
     let wanted = wanted(options);
     let (since, until) = (options.since.unwrap_or_default(), options.until.unwrap_or(LAST));
     for place in chains {
+        let _lock = match place.read_lock("search").await {
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
         let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
-        let _lock = place.objects().lock_shared().await?;
         for gap in found.gaps().filter(|gap| gap.from < until && since < gap.to) {
             notes.push(|| format!("nothing is archived between {} and {}: {}", gap.from, gap.to, gap.reason));
         }
@@ -293,6 +296,10 @@ pub async fn accident(repository: &Repository, time: ClusterTime, cx: &Context) 
     // The drops of a database's collections are right before its own.
     let since = ClusterTime { t: time.t.saturating_sub(60), i: 0 };
     for place in repository.chains().await? {
+        let _lock = match place.read_lock("search").await {
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
         let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
         let Some(run) = found.runs().into_iter().find(|run| run.from() <= time && time <= run.to()) else { continue };
         let at = OplogPosition { time: since.max(run.from()), term: None, digest: None };

@@ -2,7 +2,7 @@
 //! breaks it is mostly a stream of closures, or an `async` block that borrows, held over an await.
 //! The compiler cannot prove that its lifetimes hold for all, unless it is `boxed`.
 
-use super::{adopt, backup, check, clean, cleanup, download, export, import, test_restore, tune, undo, verify};
+use super::{adopt, backup, check, clean, cleanup, download, export, import, test_restore, tune, undo, verify, verify_archive};
 use crate::clock;
 use crate::context::Context;
 use crate::interop::Dump;
@@ -10,6 +10,7 @@ use crate::mongo::MongoUri;
 use crate::names::BackupName;
 use crate::repository::Repository;
 use crate::repository::catalog::{Backup, Catalog};
+use crate::repository::chain::ChainPlace;
 
 fn is_send<F: Send>(_: F) {}
 
@@ -26,6 +27,9 @@ fn futures_of_operations_are_send() {
         is_send(verify::run(backup, options, cx));
         is_send(verify::prove(backup, options, cx));
         is_send(check::run(setup, cx));
+    };
+    let _archives = |place: &ChainPlace, options: &verify::VerifyOptions, cx: &Context| {
+        is_send(verify_archive::run(place, options, cx));
     };
     let _imports = |backup: &Backup, plan: import::Plan<'_>, uri: &MongoUri, options: &import::ImportOptions, cx: &Context| {
         is_send(import::plan(backup, uri, Some(uri), options, cx));
@@ -55,6 +59,6 @@ fn futures_of_operations_are_send() {
         is_send(clean::execute(catalog, plan, &cx.cancel));
     };
     let _retained = |catalog: &Catalog, made: &BackupName, keeping: clean::Keeping, cx: &Context| {
-        is_send(clean::after_backup(catalog, made, keeping, chrono_tz::UTC, cx));
+        is_send(clean::after_backup(catalog, made, keeping, chrono_tz::UTC, None, cx));
     };
 }

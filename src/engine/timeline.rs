@@ -4,17 +4,20 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::clock;
 use crate::context::Context;
 use crate::engine::bases::{self, Base};
 use crate::engine::import::point_in_time;
-use crate::error::Result;
-use crate::format::chain::{Burst, Ddl, IndexRecord, Minute};
+use crate::error::{ErrorKind, Result};
+use crate::format::chain::{Burst, Ddl, IndexRecord, Minute, is_link_name};
 use crate::format::manifest::ClusterTime;
 use crate::oplog::chain::range::index;
-use crate::oplog::chain::spans::{Part, Spans};
+use crate::oplog::chain::spans::{Part, Run, Spans};
 use crate::oplog::chain::{entries_of_piece, index_of};
 use crate::repository::Repository;
+use crate::repository::catalog::{Catalog, Summary};
 use crate::repository::chain::ChainPlace;
+use crate::repository::layout;
 
 /// How many commands and bursts are listed: the newest.
 const LISTED: usize = 1_000;
@@ -92,7 +95,7 @@ pub struct TimelineGap {
 }
 
 /// An archive.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveSummary {
     /// The replica set's ID.
@@ -207,15 +210,41 @@ impl Happened {
 /// Looks at all archives of a repository. `detailed` also reads what happened in them.
 ///
 /// # Errors
-/// [`ErrorKind::Storage`](crate::error::ErrorKind::Storage);
-/// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it is unclear what an archive is of.
-/// Other damage is in the result.
+/// [`ErrorKind::Storage`] if the repository cannot be listed. What is wrong with an archive is in
+/// the result.
 pub async fn look(repository: &Repository, detailed: bool, cx: &Context) -> Result<Timeline> {
+    let found = match repository.chains().await?.is_empty() {
+        true => Vec::new(),
+        false => Catalog::new(repository.clone(), &cx.cpu).list(clock::now()).await?,
+    };
+    look_among(repository, &found, detailed, cx).await
+}
+
+/// The same with the backups of the repository.
+///
+/// # Errors
+/// As for [`look`].
+pub async fn look_among(repository: &Repository, backups: &[Summary], detailed: bool, cx: &Context) -> Result<Timeline> {
     let mut timeline = Timeline { path: repository.location(), ..Timeline::default() };
     let mut happened = Happened::default();
     for place in repository.chains().await? {
-        let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
-        let bases = bases::bases(repository, &found.config, cx).await?;
+        let found = match Spans::of(&place, &cx.cpu).await {
+            Ok(Some(found)) => found,
+            Ok(None) => match missing(&place).await? {
+                Some(problem) => {
+                    timeline.archives.push(unclear(&place, problem));
+                    continue;
+                }
+                None => continue,
+            },
+            // One that cannot be read hides no other, and no backup.
+            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Storage) => {
+                timeline.archives.push(unclear(&place, e.to_string()));
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let bases = bases::among(backups, &found.config);
         timeline.ranges.extend(ranges(&place, &found, &bases));
         timeline.gaps.extend(found.gaps().map(|gap| TimelineGap {
             from: gap.from.into(),
@@ -269,12 +298,7 @@ pub fn ranges(place: &ChainPlace, found: &Spans, bases: &[Base]) -> Vec<Restorab
     let mut ranges = Vec::new();
     for run in found.runs() {
         let end = run.to();
-        let is_of_run = |base: &&Base| {
-            base.moment <= end
-                && point_in_time::range(place, found, base, (base.moment, base.moment))
-                    .is_ok_and(|range| range.parts().last().is_some_and(|span| span.to.time <= end && span.to.time >= run.from()))
-        };
-        let of_run = bases::preferred(&bases.iter().filter(is_of_run).collect::<Vec<_>>());
+        let of_run = bases_of(place, found, run, bases);
         for (at, base) in of_run.iter().enumerate() {
             let to = of_run.get(at + 1).map_or(end, |next| next.moment);
             ranges.push(RestorableRange {
@@ -286,6 +310,35 @@ pub fn ranges(place: &ChainPlace, found: &Spans, bases: &[Base]) -> Vec<Restorab
         }
     }
     ranges
+}
+
+/// The bases from which times of this run can be restored.
+pub(in crate::engine) fn bases_of<'a>(place: &ChainPlace, found: &Spans, run: Run<'_>, bases: &'a [Base]) -> Vec<&'a Base> {
+    let end = run.to();
+    let is_of_run = |base: &&Base| {
+        base.moment <= end
+            && point_in_time::range(place, found, base, (base.moment, base.moment))
+                .is_ok_and(|range| range.parts().last().is_some_and(|span| span.to.time <= end && span.to.time >= run.from()))
+    };
+    bases::preferred(&bases.iter().filter(is_of_run).collect::<Vec<_>>())
+}
+
+/// What is missing of an archive that has no `chain.json`. `None` if it has nothing else: it has
+/// just begun.
+async fn missing(place: &ChainPlace) -> Result<Option<String>> {
+    let has_links = place.objects().top().await?.prefixes.iter().any(|name| is_link_name(name));
+    let has_any = has_links || !place.pieces().await?.is_empty();
+    Ok(has_any.then(|| format!("{} is missing", layout::CHAIN)))
+}
+
+/// An archive of which it is unclear what it is of.
+fn unclear(place: &ChainPlace, problem: String) -> ArchiveSummary {
+    ArchiveSummary {
+        replica_set_id: place.id().to_owned(),
+        path: place.location(),
+        problems: vec![problem],
+        ..ArchiveSummary::default()
+    }
 }
 
 async fn summary(place: &ChainPlace, found: &Spans) -> ArchiveSummary {
@@ -327,7 +380,7 @@ async fn details(place: &ChainPlace, found: &Spans, happened: &mut Happened, cx:
         });
         match records.await {
             Ok(records) => happened.take(records),
-            Err(e) if e.kind() == crate::error::ErrorKind::Interrupted => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
             Err(e) => problems.push(format!("{}: {e}", span.what.name())),
         }
     }

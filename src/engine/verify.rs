@@ -26,11 +26,11 @@ use crate::repository::catalog::Backup;
 
 /// How many objects are read at a time, so that some are read while others keep the processor busy.
 /// One number for hashing only, one for decoding, too.
-const READERS: usize = 3;
+pub(super) const READERS: usize = 3;
 const DEEP_READERS: usize = 6;
 
 /// The memory that they may take together. A larger one is read alone.
-const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
+pub(super) const MEMORY_BYTES: u64 = 96 * 1024 * 1024;
 
 /// Larger manifests are read piece by piece.
 const AT_ONCE: u64 = 8 * 1024 * 1024;
@@ -108,7 +108,7 @@ impl VerifyReport {
     }
 }
 
-/// A problem of a backup.
+/// A problem of a backup or an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = VerifyProblem)]
 pub struct Problem {
@@ -119,7 +119,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(key: &str, message: impl std::fmt::Display) -> Self {
+    pub(super) fn new(key: &str, message: impl std::fmt::Display) -> Self {
         Self { key: key.to_owned(), message: few::cut(&message) }
     }
 }
@@ -185,7 +185,7 @@ async fn verify(backup: &Backup, options: VerifyOptions, cx: &Context) -> Result
 }
 
 /// The memory that reading an object takes, and decoding it if it is a segment.
-fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
+pub(super) fn needed(object: &StoredObject, decoded: Option<&Segment>) -> u64 {
     let frame = decoded.map_or(0, |segment| segment.raw_bytes / segment.frames.max(1));
     // Frames differ, and columns exist beside the documents made of them.
     object.bytes.saturating_add(2 * frame)

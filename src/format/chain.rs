@@ -9,13 +9,16 @@ mod link;
 mod piece;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::index::{Burst, CollectionCounts, Ddl, FrameRecord, IndexRecord, Minute};
 pub use self::link::{LINK_LIMIT, Link, Previous};
 pub use self::piece::{PIECE_LIMIT, Piece, PieceHeader};
+use super::digest::Sha256Hex;
 use super::manifest::{ClusterTime, Source};
-use crate::error::{Error, Result};
+use super::sealed;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The version of the format of an archive: that in which it was added.
 pub const CHAIN_VERSION: u32 = 4;
@@ -23,7 +26,7 @@ pub const CHAIN_VERSION: u32 = 4;
 /// The largest `chain.json` and `archiver.json` that are read, in bytes.
 pub const CHAIN_LIMIT: u64 = 1024 * 1024;
 
-/// `chain.json`: what an archive is of.
+/// `chain.json`: what an archive is of. It holds its own SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChainConfig {
@@ -70,7 +73,7 @@ impl Gap {
 }
 
 /// `archiver.json`: the process that writes an archive, renewed while it runs. It is also how the
-/// loss of the newest pieces is found.
+/// loss of the newest pieces is found. It holds its own SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Archiver {
@@ -109,6 +112,9 @@ pub struct Archiver {
     /// The number of the newest piece.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub piece: Option<u64>,
+    /// Its SHA-256, because no later piece names it yet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub piece_sha256: Option<Sha256Hex>,
 }
 
 /// The age at which a heartbeat counts as that of a dead process.
@@ -126,7 +132,15 @@ impl Archiver {
     /// # Errors
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|e| Error::damaged(format!("archiver.json cannot be read: {e}")).cause(e))
+        unsealed("archiver.json", bytes)
+    }
+
+    /// `archiver.json`, with its own digest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        sealed_json("archiver.json", self)
     }
 }
 
@@ -169,14 +183,50 @@ impl ChainConfig {
     /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it cannot be read, or is of a
     /// later version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let config: Self =
-            serde_json::from_slice(bytes).map_err(|e| Error::damaged(format!("chain.json cannot be read: {e}")).cause(e))?;
+        let config: Self = unsealed("chain.json", bytes)?;
         known("chain.json", config.format_version)?;
         if !is_replica_set_id(&config.replica_set_id) {
             return Err(Error::damaged(format!("chain.json names the replica set ID {:?}", config.replica_set_id)));
         }
         Ok(config)
     }
+
+    /// `chain.json`, with its own digest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        sealed_json("chain.json", self)
+    }
+}
+
+/// A small file with the SHA-256 of its own bytes, with these 64 digits set to 0.
+#[derive(Serialize, Deserialize)]
+struct Sealed<T> {
+    #[serde(flatten)]
+    value: T,
+    sha256: Sha256Hex,
+}
+
+fn sealed_json<T: Serialize>(name: &str, value: &T) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(&Sealed { value, sha256: Sha256Hex::zero() })
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("{name} cannot be written")).cause(e))?;
+    bytes.push(b'\n');
+    sealed::seal(&mut bytes, &Sha256Hex::zero());
+    Ok(bytes)
+}
+
+fn unsealed<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+    let read: Sealed<T> =
+        serde_json::from_slice(bytes).map_err(|e| Error::damaged(format!("{name} cannot be read: {e}")).cause(e))?;
+    let sha256 = sealed::digest(bytes, &read.sha256);
+    if sha256 != read.sha256 {
+        return Err(Error::damaged(format!(
+            "{name} was changed after it was written: its SHA-256 is {sha256}, expected {}",
+            read.sha256
+        )));
+    }
+    Ok(read.value)
 }
 
 /// Whether this can be the ID of a replica set, 24 hexadecimal digits, or of a deployment, a UUID.
@@ -236,14 +286,36 @@ mod tests {
         }
     }
 
+    fn of(version: u32, id: &str) -> ChainConfig {
+        ChainConfig {
+            format_version: version,
+            replica_set_id: id.to_owned(),
+            deployment_id: None,
+            replica_set: "rs".to_owned(),
+            created: DateTime::UNIX_EPOCH,
+            databases: vec!["d".to_owned()],
+            first: None,
+        }
+    }
+
+    #[test]
+    fn any_change_of_a_small_file_is_found() {
+        let bytes = of(CHAIN_VERSION, "6386c5a0f1d2e3b4a5968778").to_bytes().unwrap();
+        assert!(ChainConfig::from_bytes(&bytes).is_ok());
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                assert!(ChainConfig::from_bytes(&changed).is_err(), "bit {bit} of byte {at}");
+            }
+            // The end of a line does not matter.
+            assert!(at + 1 == bytes.len() || ChainConfig::from_bytes(&bytes[..at]).is_err(), "{at} bytes");
+        }
+    }
+
     #[test]
     fn a_chain_of_a_later_version_or_of_no_replica_set_is_refused() {
-        let config = |version: u32, id: &str| {
-            let text = format!(
-                r#"{{"formatVersion":{version},"replicaSetId":"{id}","replicaSet":"rs","created":"2026-01-01T00:00:00Z"}}"#
-            );
-            ChainConfig::from_bytes(text.as_bytes())
-        };
+        let config = |version: u32, id: &str| ChainConfig::from_bytes(&of(version, id).to_bytes().unwrap());
         let id = "6386c5a0f1d2e3b4a5968778";
         assert_eq!(config(CHAIN_VERSION, id).unwrap().replica_set_id, id);
         assert!(config(CHAIN_VERSION + 1, id).unwrap_err().to_string().contains("version"));

@@ -191,6 +191,12 @@ impl Catalog {
         Self { memory, ..self }
     }
 
+    /// The pool that decodes manifests.
+    #[must_use]
+    pub fn cpu(&self) -> &CpuPool {
+        &self.cpu
+    }
+
     /// The repository.
     #[must_use]
     pub fn repository(&self) -> &Repository {

@@ -4,6 +4,7 @@
 //! not part of a link yet.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use super::Repository;
 use super::backend::{Lock, Objects};
@@ -39,6 +40,14 @@ pub struct ChainParts {
     pub leftovers: Vec<String>,
     /// Pieces that are part of a link already.
     pub rolled: Vec<u64>,
+}
+
+impl ChainParts {
+    /// The leftovers that are older than the first link that counts. Nobody makes such a link.
+    pub fn given_up(&self) -> impl Iterator<Item = &String> {
+        let first = self.config.first.as_ref();
+        self.leftovers.iter().filter(move |name| first.is_some_and(|first| *name < first))
+    }
 }
 
 impl Repository {
@@ -114,7 +123,7 @@ impl ChainPlace {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn set_config(&self, config: &ChainConfig) -> Result<()> {
-        self.objects.put(layout::CHAIN, vec![json(config, layout::CHAIN)?]).await
+        self.objects.put(layout::CHAIN, vec![config.to_bytes()?.into()]).await
     }
 
     /// The process that writes it, or wrote it last.
@@ -131,7 +140,7 @@ impl ChainPlace {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn set_archiver(&self, archiver: &Archiver) -> Result<()> {
-        let (objects, bytes) = (self.objects.clone(), json(archiver, layout::ARCHIVER)?);
+        let (objects, bytes) = (self.objects.clone(), archiver.to_bytes()?);
         let work = tokio::task::spawn_blocking(move || objects.leave_note(layout::ARCHIVER, &bytes));
         work.await.map_err(|e| Error::new(ErrorKind::Internal, "a task of the file system died").cause(e))?
     }
@@ -143,8 +152,8 @@ impl ChainPlace {
 
     /// Says how fast it was replayed. If that cannot be written, it is not known.
     pub async fn set_rate(&self, rate: ReplayRate) {
-        let write = async { self.objects.put(layout::RATE, vec![json(&rate, layout::RATE)?]).await };
-        if let Err(e) = write.await {
+        let Ok(bytes) = serde_json::to_vec_pretty(&rate) else { return };
+        if let Err(e) = self.objects.put(layout::RATE, vec![bytes.into()]).await {
             tracing::debug!("how fast the archive was replayed could not be written: {e}");
         }
     }
@@ -181,6 +190,19 @@ impl ChainPlace {
         archiver.is_alive(clock::now())
     }
 
+    /// Keeps archivers of this machine out of it. `None` if one is at work, here or elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn keep_archivers_out(&self, now: DateTime<Utc>) -> Result<Option<Lock>> {
+        self.make().await?;
+        let Some(lock) = self.lock().await? else { return Ok(None) };
+        // A process of this machine would have the lock.
+        let is_here = |other: &Archiver| other.locked && lock.holds() && other.host == system::host();
+        let other = self.archiver().await.unwrap_or_default().filter(|other| other.is_alive(now) && !is_here(other));
+        Ok(other.is_none().then_some(lock))
+    }
+
     /// What it consists of; `None` if it does not exist.
     ///
     /// # Errors
@@ -188,9 +210,10 @@ impl ChainPlace {
     /// are in the result.
     pub async fn parts(&self) -> Result<Option<ChainParts>> {
         let Some(config) = self.config().await? else { return Ok(None) };
-        // The pieces first: a piece that becomes part of a link meanwhile is in that link then.
-        let pieces = self.pieces().await?;
+        // In this order, because an archiver may be at work: the piece that it names is then among
+        // the pieces or in a link, and a piece that becomes part of a link is in that link.
         let archiver = self.archiver().await.unwrap_or_default();
+        let pieces = self.pieces().await?;
         let (mut links, mut damaged, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.objects.top().await?.prefixes.into_iter().filter(|name| is_link_name(name)) {
             if config.first.as_ref().is_some_and(|first| name < *first) {
@@ -288,11 +311,4 @@ impl ChainPlace {
             Err(e) => Err(e),
         }
     }
-}
-
-fn json<T: serde::Serialize>(value: &T, key: &str) -> Result<Bytes> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("{key} cannot be written")).cause(e))?;
-    bytes.push(b'\n');
-    Ok(bytes.into())
 }

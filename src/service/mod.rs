@@ -193,7 +193,8 @@ impl MongoBackupService {
     /// # Errors
     /// [`ErrorKind::Storage`] if the path cannot be listed; [`ErrorKind::Closing`].
     pub async fn clean_old_backups(&self, keep: NonZeroU32, dry_run: bool) -> Result<CleanReport> {
-        let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone: self.0.config.timezone };
+        let (zone, window) = (self.0.config.timezone, self.0.config.pitr.window());
+        let options = CleanOptions { rule: Rule::Count(keep), all_incomplete: false, zone, window };
         self.on_engine(move |inner| async move {
             let _entered = inner.jobs.enter()?;
             let plan = clean::plan(&inner.catalog, &options, clock::now()).await?;

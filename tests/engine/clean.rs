@@ -93,7 +93,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 fn by_count(n: u32) -> CleanOptions {
-    CleanOptions { rule: Rule::Count(NonZeroU32::new(n).unwrap()), all_incomplete: false, zone: Tz::UTC }
+    CleanOptions { rule: Rule::Count(NonZeroU32::new(n).unwrap()), all_incomplete: false, zone: Tz::UTC, window: None }
 }
 
 async fn clean(catalog: &Catalog, options: &CleanOptions) -> CleanReport {
@@ -593,7 +593,7 @@ async fn what_can_be_resumed_gets_a_day_from_when_it_was_last_worked_on() {
     let name = BackupName::at(ago(72)).to_string();
     let journal = root.path().join(&name).join("resume.00000.json");
     file(&journal, "{}");
-    let options = CleanOptions { rule: Rule::Policy(Policy::default()), all_incomplete: false, zone: Tz::UTC };
+    let options = CleanOptions { rule: Rule::Policy(Policy::default()), all_incomplete: false, zone: Tz::UTC, window: None };
     assert_eq!(clean(&catalog, &options).await.kept[0].reasons, ["incomplete for less than a day"]);
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(25 * 3600);
     std::fs::File::options().write(true).open(&journal).unwrap().set_modified(long_ago).unwrap();
@@ -608,9 +608,9 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
         write(root.path(), ago(hours)).await;
     }
     let (cx, made) = (Context::default(), BackupName::at(ago(30)));
-    assert_eq!(clean::after_backup(&catalog, &made, Keeping::Policy(Policy::default()), Tz::UTC, &cx).await, None);
+    assert_eq!(clean::after_backup(&catalog, &made, Keeping::Policy(Policy::default()), Tz::UTC, None, &cx).await, None);
     let policy = Policy { last: NonZeroU32::new(2), ..Policy::default() };
-    let done = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, &cx).await.unwrap();
+    let done = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, None, &cx).await.unwrap();
     assert_eq!((done.report.deleted.len(), done.report.kept.len(), &done.error), (1, 2, &None));
     let fields = serde_json::to_value(&done).unwrap();
     assert_eq!((fields["deleted"][0]["reason"].as_str(), fields.get("error")), (Some("kept by no rule"), None));
@@ -618,7 +618,7 @@ async fn retention_after_a_backup_says_what_it_did_and_never_fails() {
     let nowhere = root.path().join("file");
     let catalog = crate::support::vault::catalog(&nowhere);
     std::fs::write(&nowhere, "").unwrap();
-    let failed = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, &cx).await.unwrap();
+    let failed = clean::after_backup(&catalog, &made, Keeping::Policy(policy), Tz::UTC, None, &cx).await.unwrap();
     assert!(failed.error.unwrap().starts_with("cannot list "), "{failed:?}", failed = failed.report);
 }
 

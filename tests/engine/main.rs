@@ -5,6 +5,7 @@
 
 mod adopt;
 mod archive;
+mod archives;
 mod backup;
 mod catalog_tracker;
 mod clean;

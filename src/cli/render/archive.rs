@@ -1,7 +1,7 @@
 //! What `archive`, `timeline` and `oplog-search` say.
 
 use chrono::{DateTime, Utc};
-use indicatif::HumanCount;
+use indicatif::{BinaryBytes, HumanCount};
 
 use super::plain;
 use crate::engine::archive::ArchiveReport;
@@ -41,6 +41,31 @@ pub fn timeline(timeline: &Timeline) -> String {
     }
     text += &happened(timeline);
     text
+}
+
+/// A line for each archive, below the backups.
+pub fn list(timeline: &Timeline) -> String {
+    timeline.archives.iter().map(|archive| listed(archive, timeline)).collect()
+}
+
+fn listed(archive: &ArchiveSummary, timeline: &Timeline) -> String {
+    let ends = match (&archive.from, &archive.to) {
+        (Some(from), Some(to)) => format!(" from {} to {}", second(from.time), second(to.time)),
+        _ => String::new(),
+    };
+    let gaps = match timeline.gaps.iter().filter(|gap| gap.replica_set_id == archive.replica_set_id).count() {
+        0 => String::new(),
+        1 => ", 1 gap".to_owned(),
+        many => format!(", {many} gaps"),
+    };
+    let state = if archive.running { "being written" } else { "not being written" };
+    let damaged = match archive.problems.as_slice() {
+        [] => String::new(),
+        [first, ..] => format!("; DAMAGED: {}", plain(first)),
+    };
+    let name = if archive.replica_set.is_empty() { &archive.replica_set_id } else { &archive.replica_set };
+    let stored = BinaryBytes(archive.stored_bytes);
+    format!("archived oplog of {}{ends}, {stored}{gaps}, {state}{damaged}\n", plain(name))
 }
 
 fn archive_text(archive: &ArchiveSummary) -> String {

@@ -2,9 +2,10 @@
 
 use indicatif::BinaryBytes;
 
-use super::{count, documents, table};
+use super::{count, documents, plain, table};
 use crate::engine::check::{CheckReport, Status};
-use crate::engine::verify::VerifyReport;
+use crate::engine::verify::{Problem, VerifyReport};
+use crate::engine::verify_archive::VerifyArchiveReport;
 
 /// The result of a verification.
 #[must_use]
@@ -15,7 +16,20 @@ pub fn verify(report: &VerifyReport) -> String {
         text += &format!(", {}", documents(report.documents, report.buckets.min(report.documents)));
     }
     text += "\n";
-    for problem in &report.problems {
+    text += &findings(&report.problems, &report.notes);
+    if report.problems.is_empty() {
+        text += if report.deep {
+            "intact: every file is as it was written, and every document as it was read\n"
+        } else {
+            "intact: every file is as it was written (--deep also decodes the documents)\n"
+        };
+    }
+    text
+}
+
+fn findings(problems: &[Problem], notes: &[String]) -> String {
+    let mut text = String::new();
+    for problem in problems {
         // Most messages already name the object.
         let key = if problem.key.is_empty() || problem.message.contains(&problem.key) {
             String::new()
@@ -24,14 +38,29 @@ pub fn verify(report: &VerifyReport) -> String {
         };
         text += &format!("problem: {key}{}\n", problem.message);
     }
-    for note in &report.notes {
+    for note in notes {
         text += &format!("note: {note}\n");
     }
-    if report.problems.is_empty() {
+    text
+}
+
+/// The result of verifying an archived oplog.
+#[must_use]
+pub fn archive(report: &VerifyArchiveReport) -> String {
+    let mut text = format!("archive      {}\npath         {}\n", report.replica_set_id, plain(&report.path));
+    let (links, pieces) = (count(report.links, "link"), count(report.pieces, "piece"));
+    let (objects, bytes) = (count(report.objects, "object"), BinaryBytes(report.stored_bytes));
+    text += &format!("checked      {links}, {pieces}: {objects}, {bytes}");
+    if report.deep {
+        text += &format!(", {}", if report.entries == 1 { "1 entry".to_owned() } else { format!("{} entries", report.entries) });
+    }
+    text += "\n";
+    text += &findings(&report.problems, &report.notes);
+    if report.is_sound() {
         text += if report.deep {
-            "intact: every file is as it was written, and every document as it was read\n"
+            "intact: every file is as it was written, every entry as it was read, and none is missing\n"
         } else {
-            "intact: every file is as it was written (--deep also decodes the documents)\n"
+            "intact: every file is as it was written, and none is missing (--deep also decodes the entries)\n"
         };
     }
     text

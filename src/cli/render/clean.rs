@@ -3,7 +3,7 @@
 use indicatif::BinaryBytes;
 
 use super::{plain, provenance};
-use crate::engine::clean::{CleanReport, Retention};
+use crate::engine::clean::{CleanReport, CleanedArchive, Retention};
 use crate::repository::catalog::provenance::Grouped;
 
 /// Every backup, a line each, then the sum. Backups that count together are below one heading.
@@ -17,12 +17,35 @@ pub fn text(report: &CleanReport) -> String {
     for failed in &report.failed {
         text += &format!("failed   {}: {}\n", failed.name, plain(&failed.message));
     }
+    text += &report.archives.iter().map(|done| archive(done, report.dry_run)).collect::<String>();
     let count = report.deleted.len();
     let backups = if count == 1 { "backup" } else { "backups" };
     text + &if report.dry_run {
         format!("nothing was deleted: {count} {backups} would be deleted, {} freed\n", BinaryBytes(report.freed_bytes))
     } else {
         format!("{count} {backups} deleted, {} freed\n", BinaryBytes(report.freed_bytes))
+    }
+}
+
+/// What was removed of an archived oplog.
+fn archive(done: &CleanedArchive, dry_run: bool) -> String {
+    let word = if dry_run { "delete  " } else { "deleted " };
+    let mut text = String::new();
+    for link in &done.links {
+        text += &format!("{word} {}: out of the window, {}\n", link.name, BinaryBytes(link.bytes));
+    }
+    for leftover in &done.leftovers {
+        text += &format!("{word} {leftover}\n");
+    }
+    for note in &done.notes {
+        text += &format!("note: {}\n", plain(note));
+    }
+    if let Some(error) = &done.error {
+        text += &format!("failed   {}\n", plain(error));
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("of the archived oplog {}\n{text}", plain(&done.path)),
     }
 }
 

@@ -8,6 +8,7 @@ use super::status::StatusSender;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::chain::{Archiver, CHAIN_VERSION};
+use crate::format::digest::Sha256Hex;
 use crate::repository::backend::Lock;
 use crate::repository::chain::ChainPlace;
 use crate::system;
@@ -17,8 +18,8 @@ pub(super) struct Hold {
     id: Uuid,
     started: DateTime<Utc>,
     status: StatusSender,
-    /// The number of the last piece that was known at the start.
-    piece: Option<u64>,
+    /// The last piece that was known at the start.
+    piece: Option<(u64, Option<Sha256Hex>)>,
     _lock: Lock,
     is_locked: bool,
 }
@@ -41,13 +42,15 @@ impl Hold {
             return Err(busy(place, Some(other)));
         }
         let is_locked = lock.holds();
-        let piece = before.and_then(|archiver| archiver.piece);
+        let piece = before.and_then(|archiver| archiver.piece.map(|piece| (piece, archiver.piece_sha256)));
         Ok(Self { id: Uuid::new_v4(), started: now, status, piece, _lock: lock, is_locked })
     }
 
     /// Says what this process does.
     pub(super) async fn tell(&self, place: &ChainPlace, ended: bool) {
         let status = self.status.get();
+        let own = status.piece.map(|piece| (piece, status.piece_sha256));
+        let (piece, piece_sha256) = own.or_else(|| self.piece.clone()).unzip();
         let archiver = Archiver {
             format_version: CHAIN_VERSION,
             host: system::host(),
@@ -62,7 +65,8 @@ impl Hold {
             position: status.position,
             source_time: status.source_time.map(|(time, _)| time),
             oldest: status.oldest,
-            piece: status.piece.or(self.piece),
+            piece,
+            piece_sha256: piece_sha256.flatten(),
         };
         if let Err(e) = place.set_archiver(&archiver).await {
             tracing::warn!("the heartbeat of the archive could not be written: {e}");

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::clock;
 use crate::error::Error;
 use crate::format::chain::{ChainConfig, Gap, Link};
+use crate::format::digest::Sha256Hex;
 use crate::format::manifest::ClusterTime;
 use crate::oplog::chain::spans::Spans;
 use crate::repository::chain::ChainPlace;
@@ -61,6 +62,8 @@ pub struct ArchiveStatus {
     pub oldest: Option<ClusterTime>,
     /// The number of the newest piece.
     pub piece: Option<u64>,
+    /// Its SHA-256.
+    pub piece_sha256: Option<Sha256Hex>,
     /// The number of links, and their stored bytes.
     pub links: (u64, u64),
     /// The gaps in it.
@@ -116,8 +119,8 @@ impl ArchiveStatus {
         self.waits(Some(error.to_string()));
     }
 
-    pub(super) fn durable(&mut self, position: ClusterTime, piece: u64) {
-        (self.position, self.piece) = (Some(position), Some(piece));
+    pub(super) fn durable(&mut self, position: ClusterTime, (piece, sha256): (u64, Option<Sha256Hex>)) {
+        (self.position, self.piece, self.piece_sha256) = (Some(position), Some(piece), sha256);
         self.waits(None);
     }
 

@@ -329,7 +329,7 @@ impl Keeping {
     }
 
     /// Takes the slice from an archive of the source. `None` if the source must be read instead.
-    async fn from_archive(&mut self) -> Result<Option<Kept>> {
+    async fn take_archived(&mut self) -> Result<Option<Kept>> {
         let Some((archived, from, databases)) = self.archived.take() else { return Ok(None) };
         match archived.write(from, &mut self.until, &databases, &mut self.writer, &self.end).await {
             Ok(to) => {
@@ -346,7 +346,7 @@ impl Keeping {
     }
 
     async fn keep(&mut self) -> Result<Kept> {
-        if let Some(kept) = self.from_archive().await? {
+        if let Some(kept) = self.take_archived().await? {
             return Ok(kept);
         }
         let (begun, mut noted) = (Instant::now(), Instant::now());

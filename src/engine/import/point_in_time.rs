@@ -20,7 +20,6 @@ use crate::format::manifest::{ClusterTime, Consistency, ConsistencyKind, OplogPo
 use crate::oplog::chain::ChainRange;
 use crate::oplog::chain::spans::{Part, Spans, gap_error};
 use crate::repository::Repository;
-use crate::repository::backend::Lock;
 use crate::repository::catalog::{Backup, Catalog};
 use crate::repository::chain::ChainPlace;
 use crate::repository::lock::read::ReadLock;
@@ -42,7 +41,7 @@ pub struct PointInTime {
     /// Empty for a snapshot: what is in it is exactly what was there.
     last_read: Option<LastRead>,
     _base_lock: ReadLock,
-    _archive_lock: Option<Lock>,
+    _archive_lock: ReadLock,
 }
 
 impl PointInTime {
@@ -55,10 +54,10 @@ impl PointInTime {
     /// base; [`ErrorKind::Damaged`]; [`ErrorKind::Storage`].
     pub async fn open(repository: &Repository, named: Option<&str>, moment: Moment, cx: &Context) -> Result<Self> {
         let catalog = Catalog::new(repository.clone(), &cx.cpu);
-        let (place, found, candidates) = match named {
+        let (place, found, archive_lock, candidates) = match named {
             Some(name) => {
                 let backup = catalog.find(name).await?;
-                let (place, found) = archive_of(repository, &backup, cx).await?;
+                let (place, found, lock) = archive_of(repository, &backup, cx).await?;
                 let base = Base::of(&backup.manifest, &found.config);
                 let base = base.map_err(|why| {
                     Error::new(
@@ -67,15 +66,14 @@ impl PointInTime {
                     )
                     .hint("name another backup, or none: then one is chosen")
                 })?;
-                (place, found, vec![(base, Some(backup))])
+                (place, found, lock, vec![(base, Some(backup))])
             }
             None => {
-                let (place, found) = archive_at(repository, moment, cx).await?;
+                let (place, found, lock) = archive_at(repository, moment, cx).await?;
                 let bases = bases::bases(repository, &found.config, cx).await?;
-                (place, found, bases.into_iter().map(|base| (base, None)).collect())
+                (place, found, lock, bases.into_iter().map(|base| (base, None)).collect())
             }
         };
-        let archive_lock = place.objects().lock_shared().await?;
         let (base, backup, range) = choose(&place, &found, candidates, moment)?;
         let backup = match backup {
             Some(backup) => backup,
@@ -91,7 +89,7 @@ impl PointInTime {
         place: ChainPlace,
         range: ChainRange,
         moment: Moment,
-        (base_lock, archive_lock): (ReadLock, Option<Lock>),
+        (base_lock, archive_lock): (ReadLock, ReadLock),
     ) -> Self {
         let mut backup = base.clone();
         let is_snapshot = base.manifest.consistency.kind == ConsistencyKind::Snapshot;
@@ -136,8 +134,20 @@ impl PointInTime {
     }
 }
 
+/// An archive, what it consists of, and what keeps it as it is.
+type Archived = (ChainPlace, Spans, ReadLock);
+
+/// The archive of this place; `None` if there is none.
+async fn archived(place: ChainPlace, cx: &Context) -> Result<Option<Archived>> {
+    let lock = match place.read_lock("import").await {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        lock => lock?,
+    };
+    Ok(Spans::of(&place, &cx.cpu).await?.map(|found| (place, found, lock)))
+}
+
 /// The archive that a backup belongs to.
-async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> Result<(ChainPlace, Spans)> {
+async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> Result<Archived> {
     let name = &backup.manifest.name;
     let none = |what: String| {
         Err(Error::new(ErrorKind::NotFound, what)
@@ -146,9 +156,9 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
     let source = &backup.manifest.source;
     for place in repository.chains().await? {
         if place.config().await?.is_some_and(|config| config.is_of(source))
-            && let Some(found) = Spans::of(&place, &cx.cpu).await?
+            && let Some(found) = archived(place, cx).await?
         {
-            return Ok((place, found));
+            return Ok(found);
         }
     }
     if source.replica_set_id.is_none() && source.deployment_id.is_none() {
@@ -160,19 +170,16 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
 }
 
 /// The only archive, or the only one that has this time.
-async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Result<(ChainPlace, Spans)> {
+async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Result<Archived> {
     let mut all = Vec::new();
     for place in repository.chains().await? {
-        if let Some(found) = Spans::of(&place, &cx.cpu).await? {
-            all.push((place, found));
-        }
+        all.extend(archived(place, cx).await?);
     }
     if all.len() > 1 {
-        let has = |(_, found): &(ChainPlace, Spans)| {
-            found.ends().is_some_and(|(begin, end)| begin <= moment.upto() && moment.reach() <= end)
-        };
+        let has =
+            |(_, found, _): &Archived| found.ends().is_some_and(|(begin, end)| begin <= moment.upto() && moment.reach() <= end);
         let names: Vec<String> =
-            all.iter().map(|(place, found)| format!("{} ({})", found.config.replica_set, place.id())).collect();
+            all.iter().map(|(place, found, _)| format!("{} ({})", found.config.replica_set, place.id())).collect();
         all.retain(has);
         if all.len() != 1 {
             return Err(Error::usage(format!(

@@ -86,6 +86,12 @@ impl PieceWriter {
         self.next
     }
 
+    /// The SHA-256 of the piece before it.
+    #[must_use]
+    pub fn last_sha256(&self) -> Option<&Sha256Hex> {
+        self.previous.as_ref()
+    }
+
     /// The bytes of entries that are not durable yet.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -66,6 +66,15 @@ impl Part {
         }
     }
 
+    /// The key of the object that says what it is.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Link(link) => format!("{}/{}", link.name, layout::MANIFEST),
+            Self::Piece(..) => self.name(),
+        }
+    }
+
     /// Its name, for people.
     #[must_use]
     pub fn name(&self) -> String {
@@ -104,10 +113,12 @@ impl Spans {
     /// [`ErrorKind::Damaged`] if it is unclear what it is of; [`ErrorKind::Storage`]. Other damage
     /// is in the result.
     pub async fn of(place: &ChainPlace, cpu: &CpuPool) -> Result<Option<Self>> {
-        // A piece that became part of a link since it was listed is in that link.
+        // A piece that became part of a link since it was listed is in that link. If old links were
+        // removed meanwhile, it begins with another one.
         for _ in 0..5 {
             let Some(parts) = place.parts().await? else { return Ok(None) };
-            if let (found, false) = Self::read(place, parts, cpu).await? {
+            let (found, vanished) = Self::read(place, parts, cpu).await?;
+            if !vanished && place.config().await?.as_ref() == Some(&found.config) {
                 return Ok(Some(found));
             }
         }
@@ -130,7 +141,9 @@ impl Spans {
                     vanished = true;
                     break;
                 }
-                Err(e) if e.kind() == ErrorKind::Damaged => found.problem(&layout::piece(number), &e.to_string()),
+                Err(e) if e.kind() == ErrorKind::Damaged => {
+                    found.problem(&format!("{}/{}", layout::OPEN, layout::piece(number)), &e.to_string());
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -183,7 +196,7 @@ impl Spans {
 
     fn push(&mut self, what: Part, (from, to): (OplogPosition, OplogPosition), gap: Option<Gap>, broken: Option<String>) {
         if let Some(broken) = &broken {
-            self.problem(&what.name(), broken);
+            self.problem(&what.key(), broken);
         }
         // A gap says where the archive goes on. What is before it cannot be followed from there.
         let broken = broken.filter(|_| gap.is_none());
@@ -194,15 +207,24 @@ impl Spans {
         self.problems.push((key.to_owned(), what.to_owned()));
     }
 
-    /// Whether the newest pieces are missing.
+    /// Whether the newest pieces are missing, or the last one is another one: no later piece names
+    /// it.
     fn end(&mut self) {
-        let last = self.spans.last().map(|span| span.what.last_piece().0);
-        let told = self.parts.archiver.as_ref().and_then(|archiver| archiver.piece);
-        if let Some(told) = told
-            && last.is_none_or(|last| last < told)
+        let Some((told, sha256)) = self.parts.archiver.as_ref().and_then(|a| Some((a.piece?, a.piece_sha256.clone()))) else {
+            return;
+        };
+        let key = format!("{}/{}", layout::OPEN, layout::piece(told));
+        if let (Some(Part::Piece(header, found)), Some(expected)) = (self.spans.last().map(|span| &span.what), sha256)
+            && header.number == told
+            && *found != expected
         {
+            let what = format!("{key} was changed or exchanged: its SHA-256 is {found}, expected {expected}");
+            self.problem(&key, &what);
+            self.spans.pop();
+        }
+        if self.spans.last().is_none_or(|last| last.what.last_piece().0 < told) {
             let what = format!("the newest pieces are missing: {} was the last one that was written", layout::piece(told));
-            self.problem(&format!("{}/{}", layout::OPEN, layout::piece(told)), &what);
+            self.problem(&key, &what);
         }
     }
 

@@ -1,5 +1,5 @@
-//! The read lock, which keeps a backup from being deleted while it is read: a lock for this
-//! machine, and a note with a heartbeat for others.
+//! The read lock, which keeps a backup from being deleted while it is read, and an archived oplog
+//! from losing its old links: a lock for this machine, and a note with a heartbeat for others.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::reader::{self, Reader};
 use crate::repository::backend::{Lock, Objects};
 use crate::repository::catalog::Backup;
+use crate::repository::chain::ChainPlace;
 use crate::repository::layout;
 use crate::system;
 
@@ -31,8 +32,8 @@ const LONGEST: Duration = Duration::from_secs(3 * 24 * 3600);
 /// How long the end of a read lock waits for the disk.
 const LAST: Duration = Duration::from_secs(1);
 
-/// A backup that is not deleted while this exists. It may be dropped anywhere; its note is then
-/// removed.
+/// A backup that is not deleted while this exists, or an archive that loses no link. It may be
+/// dropped anywhere; its note is then removed.
 #[derive(Debug)]
 pub struct ReadLock {
     note: Arc<Note>,
@@ -84,6 +85,37 @@ impl Backup {
         longest: Duration,
         tell: impl FnOnce(String) + Send + 'static,
     ) -> Result<ReadLock> {
+        Readable { store: &self.store, own: layout::MANIFEST, what: "backup" }.read_lock_within(purpose, longest, tell).await
+    }
+}
+
+impl ChainPlace {
+    /// Keeps the archive from losing links until the result is dropped. Take it before you look at
+    /// what the archive consists of. Otherwise as for [`Backup::read_lock`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no archive; [`ErrorKind::Busy`] if links are being
+    /// removed.
+    pub async fn read_lock(&self, purpose: &str) -> Result<ReadLock> {
+        let archive = Readable { store: self.objects(), own: layout::CHAIN, what: "archive" };
+        archive.read_lock_within(purpose, LONGEST, |_| {}).await
+    }
+}
+
+/// What is read: a place, and the object that makes it one.
+struct Readable<'a> {
+    store: &'a Objects,
+    own: &'static str,
+    what: &'static str,
+}
+
+impl Readable<'_> {
+    async fn read_lock_within(
+        &self,
+        purpose: &str,
+        longest: Duration,
+        tell: impl FnOnce(String) + Send + 'static,
+    ) -> Result<ReadLock> {
         // 1. The lock: while it exists, no process of this machine begins to delete.
         let lock = self.shared_lock().await?;
 
@@ -102,12 +134,12 @@ impl Backup {
         let is_noted = match renewed(&note).await {
             Ok(()) => true,
             Err(e) => {
-                tracing::warn!("other machines cannot see that this backup is being read, and may delete it: {e}");
+                tracing::warn!("other machines cannot see that this {} is being read, and may delete it: {e}", self.what);
                 false
             }
         };
-        let (end, lock, location) = (read_lock.end.clone(), read_lock.lock.clone(), self.location());
-        let purpose = purpose.to_owned();
+        let (end, lock, location) = (read_lock.end.clone(), read_lock.lock.clone(), self.store.location());
+        let (purpose, what) = (purpose.to_owned(), self.what);
         tokio::spawn(async move {
             let kept = async {
                 match is_noted {
@@ -118,7 +150,7 @@ impl Backup {
             let until_late = async { tokio::time::timeout(longest, kept).await.is_err() };
             if end.run_until_cancelled(until_late).await == Some(true) {
                 let said = format!(
-                    "the {purpose} has read the backup {location} for {} hours, and no longer keeps it from being deleted",
+                    "the {purpose} has read the {what} {location} for {} hours, and no longer keeps it from being deleted",
                     longest.as_secs() / 3600
                 );
                 tracing::warn!("{said}");
@@ -128,12 +160,13 @@ impl Backup {
         });
 
         // 3. A deletion removes the manifest and then looks for notes. So either it sees the note,
-        // or the manifest is missing here.
-        match self.store.size(layout::MANIFEST).await {
+        // or the manifest is missing here. Of an archive, `chain.json` is changed instead, and read
+        // after this.
+        match self.store.size(self.own).await {
             Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
             _ => {}
         }
-        forget(&self.store, now).await;
+        forget(self.store, now).await;
         Ok(read_lock)
     }
 
@@ -141,23 +174,27 @@ impl Backup {
         for _ in 0..ROUNDS {
             match self.store.lock_shared().await {
                 Ok(Some(lock)) => return Ok(Some(lock)),
-                Ok(None) if self.store.size(layout::MANIFEST).await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                Ok(None) if self.store.size(self.own).await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
                     return Err(self.gone());
                 }
                 Ok(None) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.gone()),
                 Err(e) => {
-                    tracing::warn!("other processes cannot see that this backup is being read, and may delete it: {e}");
+                    tracing::warn!("other processes cannot see that this {} is being read, and may delete it: {e}", self.what);
                     return Ok(None);
                 }
             }
         }
-        Err(Error::new(ErrorKind::Busy, format!("backup {} is locked by another process", self.location()))
+        Err(Error::new(ErrorKind::Busy, format!("{} {} is locked by another process", self.what, self.store.location()))
             .hint("it may be about to be deleted: look again with `bsonvault list`"))
     }
 
     fn gone(&self) -> Error {
-        Error::new(ErrorKind::NotFound, format!("Database backup not found: {} was deleted meanwhile", self.location()))
+        if self.own == layout::CHAIN {
+            let what = format!("{} is no archive of an oplog: it has no {}", self.store.location(), layout::CHAIN);
+            return Error::new(ErrorKind::NotFound, what).hint("`bsonvault timeline` shows the archives");
+        }
+        Error::new(ErrorKind::NotFound, format!("Database backup not found: {} was deleted meanwhile", self.store.location()))
             .hint("`bsonvault list` shows all backups")
     }
 }
@@ -218,7 +255,7 @@ async fn beat(note: &Arc<Note>) {
     }
 }
 
-/// The notes of readers in a backup's directory, with their file names. Unreadable notes are
+/// The notes of readers in a directory, with their file names. Unreadable notes are
 /// ignored: a live reader renews its own.
 pub(in crate::repository) async fn readers(store: &Objects) -> Result<Vec<(String, Reader)>> {
     let mut readers = Vec::new();

@@ -188,8 +188,8 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
 
 /// `None` if there is nothing to remove.
 async fn retain(service: &Inner, made: &BackupName, keeping: Keeping, context: &JobContext) -> Option<RetentionResult> {
-    let (zone, cx) = (service.config.timezone, service.works_with(context));
-    let retained = clean::after_backup(&service.catalog, made, keeping, zone, &cx).await?;
+    let (zone, window, cx) = (service.config.timezone, service.config.pitr.window(), service.works_with(context));
+    let retained = clean::after_backup(&service.catalog, made, keeping, zone, window, &cx).await?;
     told::cleaned(&retained.report, "retention");
     Some(RetentionResult {
         deleted: retained.report.deleted.iter().map(|d| d.name.to_string()).collect(),

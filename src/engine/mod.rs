@@ -25,6 +25,7 @@ pub mod undo;
 pub mod unpack;
 pub mod verify;
 mod visit;
+pub mod wanted;
 
 use crate::context::memory;
 use crate::format::frame::Codec;

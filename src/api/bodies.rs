@@ -17,7 +17,8 @@ impl Known for BackupRequest {
 }
 
 impl Known for ImportRequest {
-    const FIELDS: &'static [&'static str] = &["backupPath", "databaseName", "include", "exclude", "mode"];
+    const FIELDS: &'static [&'static str] = &["backupPath", "to", "undo", "databaseName", "include", "exclude", "mode"];
+    const ONE_OF: &'static [&'static str] = &["backupPath", "to", "undo"];
 }
 
 impl Known for VerifyRequest {

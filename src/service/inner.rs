@@ -84,6 +84,11 @@ impl Inner {
         Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.operation() }
     }
 
+    /// The engine's context for work that is no job.
+    pub(super) fn operation(&self) -> Context {
+        self.cx.operation()
+    }
+
     /// Processes a job that ended, before its waiters learn of it.
     pub(super) fn tell(&self, job: &Job) {
         self.metrics.ended(job);

@@ -169,8 +169,9 @@ impl MongoBackupService {
     /// Begins an import, and returns its job's id.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if the backup does not exist; [`ErrorKind::Usage`] if the request
-    /// does not fit it; [`ErrorKind::Refused`] if it is incomplete; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::NotFound`] if the backup does not exist, or if nothing leads to the point in
+    /// time; [`ErrorKind::Gap`] if that is in one; [`ErrorKind::Usage`] if the request does not
+    /// fit; [`ErrorKind::Refused`] if the backup is incomplete; [`ErrorKind::Damaged`];
     /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] if another import writes to one of the
     /// databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {

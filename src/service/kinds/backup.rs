@@ -183,7 +183,7 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
     let options = ImportOptions { tuning: service.config.tuning, ..ImportOptions::default() };
     context.progress.begin("waiting for the target");
     context.claim(import::claims(engine::databases(&backup, target, &options)?)).await?;
-    import::import(backup, target, &options, service, context).await
+    import::import(&backup, target, &options, service, context).await
 }
 
 /// `None` if there is nothing to remove.

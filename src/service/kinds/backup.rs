@@ -82,7 +82,8 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, req
             format!("a backup of this source is running already: {name}, by process {} on {}", progress.process, progress.host),
         )
         .hint("wait until it ends, or stop it");
-        return Err(match progress.job {
+        // A base backup of an archive names no job.
+        return Err(match progress.job.filter(|job| job.parse::<JobId>().is_ok()) {
             Some(job) => error.job(job),
             None => error,
         });

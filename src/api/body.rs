@@ -142,7 +142,7 @@ impl Fields {
 
     fn refusal(&self, name: &str, value: &Value, before: &[(String, Value)]) -> Option<Failure> {
         let shown: String = name.chars().take(SHOWN).collect();
-        let all = self.known.join(", ");
+        let all = if self.known.is_empty() { "no fields".to_owned() } else { self.known.join(", ") };
         if !self.known.contains(&name) {
             let meant = nearest(name, self.known.iter().copied()).map(|meant| format!("{meant} was probably meant; "));
             return Some(

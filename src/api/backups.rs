@@ -77,7 +77,8 @@ pub(super) async fn create(
 /// Imports a backup into the target.
 ///
 /// The target does not change before the whole backup is verified. Each collection is replaced
-/// atomically.
+/// atomically. With `to` or `undo`, a point in time is restored: a backup, and what the archive of
+/// the oplog has of the time after it.
 #[utoipa::path(
     tag = "backups",
     operation_id = "importBackup",
@@ -87,8 +88,8 @@ pub(super) async fn create(
         (status = 200, description = "The import is done", body = Done<Imported>),
         (status = 202, description = "The job has begun", body = Done<Begun>,
             headers(("Location" = String, description = "The job"))),
-        (status = 404, description = "The backup does not exist below the configured path, or the selection matches nothing in it", body = FailureBody),
-        (status = 409, description = "An import into one of the databases is already running, or the import was refused or cancelled", body = FailureBody),
+        (status = 404, description = "The backup does not exist below the configured path, nothing leads to the point in time, or the selection matches nothing", body = FailureBody),
+        (status = 409, description = "An import into one of the databases is already running, the point in time is in a gap of the archive, or the import was refused or cancelled", body = FailureBody),
         (status = 422, description = "A value is out of range, or does not fit this backup", body = FailureBody),
         (status = 502, description = "MongoDB refused or failed", body = FailureBody),
         (status = 503, description = "The service is shutting down", body = FailureBody),

@@ -17,7 +17,12 @@ impl Known for BackupRequest {
 }
 
 impl Known for ImportRequest {
-    const FIELDS: &'static [&'static str] = &["backupPath", "databaseName", "include", "exclude", "mode"];
+    const FIELDS: &'static [&'static str] = &["backupPath", "to", "undo", "databaseName", "include", "exclude", "mode"];
+    const ONE_OF: &'static [&'static str] = &["backupPath", "to", "undo"];
+}
+
+impl Known for NoOptions {
+    const FIELDS: &'static [&'static str] = &[];
 }
 
 impl Known for VerifyRequest {
@@ -33,6 +38,11 @@ impl Known for ScheduleChange {
     /// The service shows the schedule with nulls, and a client may send that back.
     const NULLS: bool = true;
 }
+
+/// An empty object: there is nothing to choose.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoOptions {}
 
 /// How to verify a backup.
 #[derive(Debug, Default, Deserialize, ToSchema)]

@@ -24,6 +24,8 @@ pub(super) trait Known: DeserializeOwned + Send {
     /// Whether a field that is `null` counts as absent. True if a response shows the same object
     /// with nulls.
     const NULLS: bool = false;
+    /// At least one of these must be there, unless there are none.
+    const ONE_OF: &'static [&'static str] = &[];
 }
 
 /// A required body.
@@ -81,6 +83,9 @@ fn parse<T: Known>(request: &Request<'_>, bytes: &[u8]) -> Result<T, Failure> {
         return Err(bad("it is not a JSON object"));
     }
     let fields = Fields { known: T::FIELDS, nulls: T::NULLS, refused: None }.read(bytes)?;
+    if !T::ONE_OF.is_empty() && !fields.iter().any(|(name, _)| T::ONE_OF.contains(&name.as_str())) {
+        return Err(bad(format!("it has none of the fields {}", T::ONE_OF.join(", "))));
+    }
     serde_json::from_slice(bytes).map_err(|e| {
         // The parser does not tell the field.
         let culprit = fields.into_iter().find_map(|(name, value)| {
@@ -137,7 +142,7 @@ impl Fields {
 
     fn refusal(&self, name: &str, value: &Value, before: &[(String, Value)]) -> Option<Failure> {
         let shown: String = name.chars().take(SHOWN).collect();
-        let all = self.known.join(", ");
+        let all = if self.known.is_empty() { "no fields".to_owned() } else { self.known.join(", ") };
         if !self.known.contains(&name) {
             let meant = nearest(name, self.known.iter().copied()).map(|meant| format!("{meant} was probably meant; "));
             return Some(

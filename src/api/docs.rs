@@ -19,7 +19,7 @@ use utoipa_swagger_ui::{Config, SwaggerFile};
 use super::dto::FailureBody;
 use super::failure::Failure;
 use super::query::{Nothing, Query};
-use super::{backups, events, health, jobs, metrics, schedule};
+use super::{archive, backups, events, health, jobs, metrics, schedule};
 
 /// The path of the page.
 const PAGE: &str = "/api/docs/";
@@ -40,6 +40,7 @@ const CONTRACT: &str = "/api/openapi.json";
         backups::download, backups::delete,
         jobs::list, jobs::show, jobs::cancel, events::events,
         schedule::show, schedule::change,
+        archive::show, archive::start, archive::stop, archive::timeline,
         health::healthz, health::readyz, metrics::metrics,
         home, contract,
     ),
@@ -49,6 +50,7 @@ const CONTRACT: &str = "/api/openapi.json";
         (name = "backups", description = "Take, import, verify, download and remove backups"),
         (name = "jobs", description = "Jobs, their progress and their results"),
         (name = "schedule", description = "When the service takes backups"),
+        (name = "archive", description = "The archive of the source's oplog, and which times can be restored"),
         (name = "health", description = "Health checks and metrics"),
         (name = "docs", description = "This description"),
     ),
@@ -63,7 +65,7 @@ pub fn openapi() -> OpenApi {
 }
 
 /// Operations whose body is optional.
-const OPTIONAL_BODIES: [&str; 2] = ["createBackup", "verifyBackup"];
+const OPTIONAL_BODIES: [&str; 4] = ["createBackup", "verifyBackup", "startArchive", "stopArchive"];
 
 /// Adds what all operations share, so that no handler can forget it.
 struct Common;

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod answer;
+mod archive;
 mod attempts;
 mod backups;
 mod bodies;
@@ -95,6 +96,10 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
                 events::events,
                 schedule::show,
                 schedule::change,
+                archive::show,
+                archive::start,
+                archive::stop,
+                archive::timeline,
             ],
         )
         .register("/", catchers![caught::caught]))

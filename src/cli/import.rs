@@ -19,13 +19,14 @@ use crate::engine::import::{
     self, DocumentSource, DumpOptions, DumpSource, ImportMode, ImportOptions, IndexMode, PlannedOverwrite, PointInTime,
 };
 use crate::engine::moment::Moment;
-use crate::engine::{oplog_search, unpack};
+use crate::engine::unpack;
+use crate::engine::wanted::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::few::Few;
 use crate::format::manifest::{ClusterTime, Collection};
 use crate::interop::Opened;
 use crate::mongo::MongoUri;
-use crate::names::{NamespacePattern, NamespaceRename, is_latest};
+use crate::names::{NamespaceRename, is_latest};
 use crate::repository::Repository;
 use crate::repository::catalog::Backup;
 use crate::sink::users::WantedAccounts;
@@ -247,22 +248,11 @@ async fn point_in_time(args: Args, config: &Config, faces: Faces, cx: &Context) 
     let mut options = args.options(config)?;
     let repository = Repository::open(&config.path)?;
     let target = config.target()?;
-    let looking = async {
-        let moment = match (&args.to, &args.undo) {
-            (Some(to), _) => Moment::parse(to)?,
-            (None, undo) => {
-                let Moment::At(time) = Moment::parse(undo.as_deref().unwrap_or_default())? else {
-                    return Err(Error::usage("--undo takes the exact time of an operation, SECONDS:ORDINAL")
-                        .hint("`bsonvault oplog-search` prints it"));
-                };
-                let accident = oplog_search::accident(&repository, time, cx).await?;
-                options.filter.include = accident.namespaces.iter().map(NamespacePattern::exactly).collect::<Result<_>>()?;
-                Moment::Before(accident.before)
-            }
-        };
-        cx.progress.begin("reading the archived oplog");
-        PointInTime::open(&repository, args.backup.as_deref().filter(|name| !is_latest(name)), moment, cx).await
+    let wanted = match (&args.to, &args.undo) {
+        (Some(to), _) => Wanted::To(Moment::parse(to)?),
+        (None, undo) => Wanted::undo(undo.as_deref().unwrap_or_default())?,
     };
+    let looking = wanted.find(&repository, args.backup.as_deref(), &mut options.filter, cx);
     let origin = Box::pin(with_progress(faces, cx, looking)).await.map_err(before_any_change)?;
     options.filter.databases.extend(args.database.iter().cloned());
     let how = How { target, options, dry_run: args.dry_run, yes: args.yes, faces };

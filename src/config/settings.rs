@@ -253,7 +253,8 @@ pub(super) const PITR_ENABLED: Setting = Setting {
     values: "Boolean",
     default: "`false`",
     about: "Whether the service archives the source's oplog, so that any second after a backup can \
-        be restored. On the command line, `archive` does so.",
+        be restored. On the command line, `archive` does so. A request starts or stops it until the \
+        service ends.",
 };
 pub(super) const PITR_KEEP: Setting = Setting {
     key: "pitr_keep",
@@ -383,7 +384,7 @@ pub(super) const WEBHOOK_URL: Setting = Setting {
     group: Group::Messages,
     values: "URL",
     default: "",
-    about: "Gets a POST for every job that ends.",
+    about: "Gets a POST for every job that ends, and for every gap in the archive of the oplog.",
 };
 pub(super) const WEBHOOK_SECRET: Setting = Setting {
     key: "webhook_secret",

@@ -26,6 +26,7 @@ pub mod unpack;
 pub mod verify;
 pub mod verify_archive;
 mod visit;
+pub mod wanted;
 
 use crate::context::memory;
 use crate::format::frame::Codec;

@@ -14,13 +14,14 @@ pub enum Face {
 }
 
 /// Options that are fields of requests, or settings, by their names.
-const NAMED: [(&str, &str); 21] = [
+const NAMED: [(&str, &str); 22] = [
     ("as", "databaseName"),
     ("deep", "deep"),
     ("dry-run", "dryRun"),
     ("exclude", "exclude"),
     ("include", "include"),
     ("mode", "mode"),
+    ("undo", "undo"),
     ("source", "MONGO_URI_ATLAS"),
     ("target", "MONGO_URI_LOCAL"),
     ("path", "BACKUP_PATH"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::archive::Archiving;
 use super::job::Job;
 use super::jobs::{JobContext, Jobs};
 use super::metrics::Metrics;
@@ -40,7 +41,8 @@ pub(super) struct Inner {
     pub(super) scheduler: Scheduler,
     pub(super) prober: Prober,
     pub(super) metrics: Metrics,
-    pub(super) notices: Notices,
+    pub(super) notices: Arc<Notices>,
+    pub(super) archive: Archiving,
     pub(super) engine: Handle,
     cx: Context,
 }
@@ -61,13 +63,16 @@ impl Inner {
         let engine = Handle::current();
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
         let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
+        let notices = Arc::new(Notices::new(settings.webhook.as_ref(), engine.clone())?);
+        let of_archive = (config.clone(), catalog.repository().clone(), cx.operation());
         let inner = Self {
+            archive: Archiving::new(of_archive, notices.clone(), engine.clone()),
             scheduler: Scheduler::open(state.clone(), plan).await?,
             listing: Listing::new(catalog.clone()),
             shown: Shown::new(catalog.clone(), cx.memory.part(memory / 2)),
             prober: Prober::new(config.clone(), engine.clone()),
             metrics: Metrics::new(clock::now()),
-            notices: Notices::new(settings.webhook.as_ref(), engine.clone())?,
+            notices,
             config,
             settings,
             catalog,
@@ -82,6 +87,11 @@ impl Inner {
     /// The engine's context for a job.
     pub(super) fn works_with(&self, job: &JobContext) -> Context {
         Context { progress: job.progress.clone(), cancel: job.stop.clone(), ..self.cx.operation() }
+    }
+
+    /// The engine's context for work that is no job.
+    pub(super) fn operation(&self) -> Context {
+        self.cx.operation()
     }
 
     /// Processes a job that ended, before its waiters learn of it.

@@ -18,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::archive::ArchiveView;
 use super::connections::DualState;
 use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
@@ -69,6 +70,7 @@ pub(super) struct Seen {
     pub(super) next_run: Option<DateTime<Utc>>,
     pub(super) not_taken: Option<NotTaken>,
     pub(super) connections: Option<DualState>,
+    pub(super) archive: ArchiveView,
 }
 
 impl Metrics {
@@ -137,6 +139,7 @@ impl Metrics {
         self.jobs(&mut page, seen);
         page.schedule(seen);
         page.connections(seen.connections.as_ref());
+        page.archive(&seen.archive);
         let mut text = String::new();
         // Writing to a String does not fail.
         let _infallible = text::encode(&mut text, &page.0);
@@ -275,6 +278,28 @@ impl Page {
         self.each("connection_latency_seconds", "The round trip of a small command to the deployment", latency);
         let checked = each().map(|(label, state)| (label, unix(state.checked)));
         self.each("connection_checked_timestamp_seconds", "When the deployment was last probed, in Unix time", checked);
+    }
+
+    /// What was never known since the service started is absent. Lag and headroom are known while
+    /// the archive follows.
+    fn archive(&mut self, archive: &ArchiveView) {
+        self.one("archive_enabled", "1 if PITR_ENABLED is true", Some(truth(archive.enabled)));
+        let help = "1 if the archive follows the source's oplog; 0 if it starts, waits or is stopped";
+        self.one("archive_running", help, Some(truth(archive.follows())));
+        let help = "How many seconds of the source's time are not durable in the archive yet";
+        self.one("archive_lag_seconds", help, archive.lag_seconds.map(f64::from));
+        let help =
+            "How much of the source's oplog is behind the archived position, from 0 to 1; at 0, entries are about to be lost";
+        self.one("archive_headroom_ratio", help, archive.headroom);
+        let position = archive.position.as_ref().map(|position| unix(position.time));
+        self.one("archive_position_seconds", "The time of the last durable entry of the archive, in Unix time", position);
+        let known = |value: u64| archive.is_known().then_some(value as f64);
+        self.one(
+            "archive_gaps",
+            "Gaps in the archive: parts of the oplog that were never archived",
+            known(archive.gaps.len() as u64),
+        );
+        self.one("archive_stored_bytes", "Bytes of the archive's links, as stored", known(archive.stored_bytes));
     }
 
     /// Adds a value without labels, if it is known.

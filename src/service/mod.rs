@@ -3,6 +3,7 @@
 //!
 //! It runs on the runtime that it was opened on. Jobs belong to the service, not to their callers.
 
+mod archive;
 mod connections;
 mod inner;
 mod job;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::archive::ArchiveView;
 pub use self::connections::{ConnectionError, ConnectionState, DualConnection, DualState, connect_dual_db};
 use self::inner::{Inner, missing};
 pub use self::job::{Job, JobError, JobId, JobKind, JobState, Trigger};
@@ -56,6 +58,7 @@ use crate::config::Config;
 pub use crate::context::progress::CollectionProgress;
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
+use crate::engine::timeline::Timeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
 use crate::repository::catalog::{Backup, Described};
@@ -169,8 +172,9 @@ impl MongoBackupService {
     /// Begins an import, and returns its job's id.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if the backup does not exist; [`ErrorKind::Usage`] if the request
-    /// does not fit it; [`ErrorKind::Refused`] if it is incomplete; [`ErrorKind::Damaged`];
+    /// [`ErrorKind::NotFound`] if the backup does not exist, or if nothing leads to the point in
+    /// time; [`ErrorKind::Gap`] if that is in one; [`ErrorKind::Usage`] if the request does not
+    /// fit; [`ErrorKind::Refused`] if the backup is incomplete; [`ErrorKind::Damaged`];
     /// [`ErrorKind::NotConfigured`]; [`ErrorKind::Busy`] if another import writes to one of the
     /// databases; [`ErrorKind::Closing`]; [`ErrorKind::Storage`].
     pub async fn begin_import(&self, request: ImportRequest) -> Result<JobId> {
@@ -391,6 +395,11 @@ impl MongoBackupService {
             }))
             .await?;
         told::start(&self.0);
+        if self.0.config.pitr.enabled
+            && let Err(e) = self.0.archive.start().await
+        {
+            tracing::error!("the archive of the oplog does not run: {e}");
+        }
         Ok(())
     }
 
@@ -440,6 +449,52 @@ impl MongoBackupService {
         .await
     }
 
+    // ---- archive ----
+
+    /// The archive of the source's oplog: what it does, and how far it is.
+    #[must_use]
+    pub fn archive(&self) -> ArchiveView {
+        self.0.archive.view()
+    }
+
+    /// Starts the archive, unless it runs. Does not wait until it follows the source. After a
+    /// restart of the service, `PITR_ENABLED` decides again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the source's URI;
+    /// [`ErrorKind::Closing`].
+    pub async fn start_archive(&self) -> Result<ArchiveView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.archive.start().await?;
+            Ok(inner.archive.view())
+        })
+        .await
+    }
+
+    /// Stops the archive in order, and waits until it has ended. After a restart of the service,
+    /// `PITR_ENABLED` decides again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if it does not end within a minute; [`ErrorKind::Closing`].
+    pub async fn stop_archive(&self) -> Result<ArchiveView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.archive.stop().await?;
+            Ok(inner.archive.view())
+        })
+        .await
+    }
+
+    /// Which times can be restored, and what happened in them: all archives below the path.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`]; [`ErrorKind::Damaged`] if it is unclear what an archive is of. Other
+    /// damage is in the result.
+    pub async fn timeline(&self) -> Result<Timeline> {
+        self.on_engine(|inner| async move { inner.archive.timeline().await }).await
+    }
+
     // ---- life ----
 
     /// Whether the service accepts jobs.
@@ -454,12 +509,14 @@ impl MongoBackupService {
     }
 
     /// Shuts down: accepts no more jobs, gives running jobs the configured grace period, and then
-    /// stops the rest. Returns when all have cleaned up.
+    /// stops the rest. The archive ends meanwhile, with everything durable that the source has.
+    /// Returns when all have cleaned up.
     pub async fn shut_down(&self) {
         self.close();
         self.0.scheduler.stop().await;
         self.0.prober.stop().await;
-        self.0.jobs.shut_down(self.0.settings.grace).await;
+        let grace = self.0.settings.grace;
+        tokio::join!(self.0.jobs.shut_down(grace), self.0.archive.shut_down(grace));
         // A scheduled backup that ends only now is retried by the next process.
         self.0.scheduler.keep_what_was_heard(clock::now()).await;
         self.0.notices.stop().await;

@@ -1,5 +1,5 @@
-//! Notifies the webhook of every job that ended. Deliveries run in the background; a shutdown gives
-//! them a little time.
+//! Notifies the webhook of every job that ended, and of gaps in the archive. Deliveries run in the
+//! background; a shutdown gives them a little time.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::job::Job;
 use super::webhook::{Event, Webhook};
 use crate::clock;
 use crate::config::WebhookSettings;
+use crate::engine::timeline::TimelineGap;
 use crate::error::Result;
 
 /// The most deliveries in progress. One can take minutes if nobody answers. Further ones are logged
@@ -42,22 +43,34 @@ impl Notices {
     /// `job.cancelled` or `job.interrupted`. The job comes without its collections, since there may
     /// be thousands.
     pub(super) fn tell(&self, job: &Job) {
-        let Some(webhook) = self.webhook.clone() else { return };
-        if self.deliveries.len() >= PENDING {
-            tracing::error!(job = %job.id, "did not notify the webhook of the job's end: {PENDING} deliveries are already under way");
-            return;
-        }
         let name = match job.state.name() {
             "succeeded" => "job.succeeded",
             "failed" => "job.failed",
             "cancelled" => "job.cancelled",
             _ => "job.interrupted",
         };
-        let event = Event { name, time: job.finished.unwrap_or_else(clock::now), data: json!(job.in_short()) };
-        let (stop, id) = (self.stop.clone(), job.id);
+        let what = format!("the end of the job {}", job.id);
+        self.send(what, || Event { name, time: job.finished.unwrap_or_else(clock::now), data: json!(job.in_short()) });
+    }
+
+    /// Announces a gap that was found in the archive of the oplog, without waiting for the
+    /// delivery: `archive.gap`.
+    pub(super) fn tell_gap(&self, gap: &TimelineGap) {
+        let what = format!("the gap from {} to {} in the archive", gap.from.position, gap.to.position);
+        self.send(what, || Event { name: "archive.gap", time: gap.found, data: json!(gap) });
+    }
+
+    /// Sends a message about this.
+    fn send(&self, what: String, event: impl FnOnce() -> Event) {
+        let Some(webhook) = self.webhook.clone() else { return };
+        if self.deliveries.len() >= PENDING {
+            tracing::error!("did not notify the webhook of {what}: {PENDING} deliveries are already under way");
+            return;
+        }
+        let (event, stop) = (event(), self.stop.clone());
         let deliver = async move {
             if let Err(e) = webhook.deliver(&event, &stop).await {
-                tracing::error!(job = %id, "could not notify the webhook of the job's end: {e}");
+                tracing::error!("could not notify the webhook of {what}: {e}");
             }
         };
         self.deliveries.spawn_on(deliver, &self.engine);

@@ -5,6 +5,9 @@ use utoipa::ToSchema;
 
 use super::keep::Keep;
 use crate::engine::import;
+use crate::engine::moment::Moment;
+use crate::engine::wanted::Wanted;
+use crate::error::{Error, Result};
 
 /// Options for a backup. The configuration applies to those that are not given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -45,8 +48,21 @@ impl BackupRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportRequest {
     /// The backup: its name, its path as in the status, or `latest` for the newest complete one.
+    /// With `to` or `undo` it may be left out, and `latest` means the same: then the newest backup
+    /// that leads there is taken.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schema(example = "atlas-backup-2026-11-22T21-45-00-000Z")]
     pub backup_path: String,
+    /// Restore this point in time from a backup and the archived oplog: `2026-11-28T14:03:22Z` (all
+    /// of that second), `SECONDS:ORDINAL`, or `before:SECONDS:ORDINAL`. Not with `undo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "2026-11-28T14:03:22Z")]
+    pub to: Option<String>,
+    /// Bring back the collections that the operation at this time touched, as they were right
+    /// before it: `SECONDS:ORDINAL`. Not with `to`, `include` or `exclude`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "1795383900:7")]
+    pub undo: Option<String>,
     /// The target database, if exactly one database is imported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -63,6 +79,26 @@ pub struct ImportRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub mode: Option<ImportMode>,
+}
+
+impl ImportRequest {
+    /// The point in time that it asks for. `None` if it asks for a backup as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::error::ErrorKind::Usage) for what is no time, and for fields
+    /// that exclude each other.
+    pub(super) fn wanted(&self) -> Result<Option<Wanted>> {
+        match (&self.to, &self.undo) {
+            (None, None) => Ok(None),
+            (Some(to), None) => Moment::parse(to).map(|to| Some(Wanted::To(to))),
+            (None, Some(undo)) if self.include.is_none() && self.exclude.is_none() => Wanted::undo(undo).map(Some),
+            (None, Some(_)) => Err(Error::usage("undo is given with include or exclude")
+                .hint("undo itself selects the collections: leave out include and exclude, or give to")),
+            (Some(_), Some(_)) => {
+                Err(Error::usage("to and undo are given").hint("to restores a time, undo what one operation touched: give one"))
+            }
+        }
+    }
 }
 
 /// What to do with existing collections of the same names in the target.

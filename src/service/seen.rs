@@ -38,6 +38,7 @@ impl Seen {
             next_run: schedule.next,
             not_taken: schedule.not_taken,
             connections: inner.prober.known(),
+            archive: inner.archive.view(),
         }
     }
 }

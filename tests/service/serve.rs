@@ -1,6 +1,7 @@
 //! The service as a process: how it starts and ends, what a kill leaves, and other processes beside
 //! it.
 
+mod archive;
 mod beside;
 mod ending;
 #[path = "../../examples/service.rs"]

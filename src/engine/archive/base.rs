@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::options::ArchiveOptions;
 use crate::clock;
 use crate::context::Context;
+use crate::context::progress::Progress;
 use crate::engine::backup::{self, BackupOptions, BackupReport};
 use crate::engine::bases::{self, Base};
 use crate::error::{ErrorKind, Result};
@@ -44,7 +45,8 @@ pub(super) struct Bases {
     look: Instant,
     /// The gap after which a base was asked for.
     after: Option<ClusterTime>,
-    running: Option<String>,
+    /// The progress of what is being taken.
+    progress: Progress,
 }
 
 impl Bases {
@@ -74,7 +76,7 @@ impl Bases {
             work: None,
             look: Instant::now(),
             after: None,
-            running: None,
+            progress: Progress::default(),
         }
     }
 
@@ -82,9 +84,9 @@ impl Bases {
         &self.repository
     }
 
-    /// The name of the base that is being taken.
+    /// The name of the base that is being taken, once it has one.
     pub(super) fn running(&self) -> Option<String> {
-        self.work.as_ref().map(|_| self.running.clone().unwrap_or_else(|| "a base backup".to_owned()))
+        self.work.as_ref().and_then(|_| self.progress.backup()).map(ToString::to_string)
     }
 
     /// Begins a base backup if one is needed. `after` is the end of the last gap.
@@ -95,13 +97,16 @@ impl Bases {
             return;
         }
         (self.look, self.after) = (Instant::now() + LOOK, after);
+        // Each base has a progress of its own.
+        let cx = self.cx.operation();
+        self.progress = cx.progress.clone();
         let work = Work {
             source: self.source.clone(),
             repository: self.repository.clone(),
             place: self.place.clone(),
             archive: self.archive.clone(),
             max_replay: self.max_replay,
-            cx: self.cx.clone(),
+            cx,
         };
         self.work = Some(tokio::spawn(async move { Box::pin(work.run(options, position, after)).await }));
     }

@@ -68,7 +68,9 @@ pub struct ArchiveStatus {
     pub links: (u64, u64),
     /// The gaps in it.
     pub gaps: Vec<Gap>,
-    /// The base backup that it is taking.
+    /// How many of them, the last ones, were found since it began to run.
+    pub new_gaps: usize,
+    /// The name of the base backup that it is taking.
     pub base: Option<String>,
 }
 
@@ -126,6 +128,7 @@ impl ArchiveStatus {
 
     pub(super) fn gap(&mut self, gap: Gap) {
         self.gaps.push(gap);
+        self.new_gaps += 1;
     }
 
     pub(super) fn linked(&mut self, links: &[Link]) {

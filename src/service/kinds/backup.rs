@@ -82,7 +82,8 @@ pub(in crate::service) async fn begin(service: Arc<Inner>, trigger: Trigger, req
             format!("a backup of this source is running already: {name}, by process {} on {}", progress.process, progress.host),
         )
         .hint("wait until it ends, or stop it");
-        return Err(match progress.job {
+        // A base backup of an archive names no job.
+        return Err(match progress.job.filter(|job| job.parse::<JobId>().is_ok()) {
             Some(job) => error.job(job),
             None => error,
         });
@@ -183,7 +184,7 @@ async fn import_what_was_taken(service: &Inner, report: &BackupReport, target: &
     let options = ImportOptions { tuning: service.config.tuning, ..ImportOptions::default() };
     context.progress.begin("waiting for the target");
     context.claim(import::claims(engine::databases(&backup, target, &options)?)).await?;
-    import::import(backup, target, &options, service, context).await
+    import::import(&backup, target, &options, service, context).await
 }
 
 /// `None` if there is nothing to remove.

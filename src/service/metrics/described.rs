@@ -6,7 +6,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{Metrics, Seen};
+use crate::engine::archive::ArchiveState;
+use crate::format::manifest::ClusterTime;
 use crate::repository::catalog::provenance::Grouped;
+use crate::service::archive::ArchiveView;
 use crate::service::connections::{ConnectionState, DualState};
 use crate::service::job::{Job, JobKind, JobState, Trigger};
 use crate::service::retry::NotTaken;
@@ -69,6 +72,23 @@ fn seen(now: DateTime<Utc>) -> Seen {
         origin: None,
         reason: None,
     };
+    let archive = ArchiveView {
+        enabled: true,
+        state: ArchiveState::Following,
+        problem: None,
+        hint: None,
+        replica_set_id: None,
+        path: None,
+        started: Some(now),
+        position: Some(ClusterTime { t: 1, i: 1 }.into()),
+        source_time: None,
+        lag_seconds: Some(1),
+        headroom: Some(1.0),
+        links: 1,
+        stored_bytes: 1,
+        gaps: Vec::new(),
+        base: None,
+    };
     let states = [JobState::Queued, JobState::Running];
     Seen {
         now,
@@ -82,6 +102,7 @@ fn seen(now: DateTime<Utc>) -> Seen {
         next_run: Some(now),
         not_taken: Some(NotTaken { failed: 1, next_try: Some(now), busy: false }),
         connections: Some(DualState { atlas: connection.clone(), local: connection }),
+        archive,
     }
 }
 

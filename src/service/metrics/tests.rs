@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::engine::archive::ArchiveState;
 use crate::engine::import::ImportReport;
+use crate::engine::timeline::TimelineGap;
 use crate::error::{Error, ErrorKind};
-use crate::format::manifest::ConsistencyKind;
+use crate::format::manifest::{ClusterTime, ConsistencyKind};
 use crate::repository::catalog::provenance::Grouped;
 use crate::service::connections::{ConnectionError, ConnectionState};
 use crate::service::job::{JobError, Trigger};
@@ -65,6 +67,27 @@ fn seen() -> Seen {
         next_run: Some(at(3600)),
         not_taken: None,
         connections: Some(DualState { atlas: connection(true), local: connection(false) }),
+        archive: archive(),
+    }
+}
+
+fn archive() -> ArchiveView {
+    ArchiveView {
+        enabled: true,
+        state: ArchiveState::Following,
+        problem: None,
+        hint: None,
+        replica_set_id: Some("secret-set".into()),
+        path: Some("/secret/path/oplog".into()),
+        started: Some(at(-900)),
+        position: Some(ClusterTime { t: 1_799_999_990, i: 3 }.into()),
+        source_time: None,
+        lag_seconds: Some(12),
+        headroom: Some(0.75),
+        links: 1,
+        stored_bytes: 4_000,
+        gaps: Vec::new(),
+        base: None,
     }
 }
 
@@ -251,4 +274,35 @@ fn a_scheduled_backup_that_was_not_taken_is_told() {
     assert_eq!(found["bsonvault_schedule_next_try_timestamp_seconds"], 1_800_000_120.0);
     let found = samples(&Metrics::new(at(0)).render(&Seen { not_taken: None, ..seen() }));
     assert_eq!(found["bsonvault_schedule_failed_attempts"], 0.0);
+}
+
+#[test]
+fn the_archive_is_told_and_what_is_not_known_of_it_is_absent() {
+    let render = |archive: ArchiveView| samples(&Metrics::new(at(0)).render(&Seen { archive, ..seen() }));
+    let gap = TimelineGap {
+        from: ClusterTime { t: 1_799_999_000, i: 1 }.into(),
+        to: ClusterTime { t: 1_799_999_100, i: 1 }.into(),
+        reason: "secret-reason".into(),
+        found: at(-10),
+        replica_set_id: "secret-set".into(),
+    };
+    let found = render(ArchiveView { gaps: vec![gap.clone()], ..archive() });
+    assert_eq!((found["bsonvault_archive_enabled"], found["bsonvault_archive_running"]), (1.0, 1.0));
+    assert_eq!((found["bsonvault_archive_lag_seconds"], found["bsonvault_archive_headroom_ratio"]), (12.0, 0.75));
+    assert_eq!(found["bsonvault_archive_position_seconds"], 1_799_999_990.0);
+    assert_eq!((found["bsonvault_archive_gaps"], found["bsonvault_archive_stored_bytes"]), (1.0, 4_000.0));
+
+    // A stopped one still has its gaps and its position.
+    let stopped = ArchiveView { state: ArchiveState::Stopped, lag_seconds: None, headroom: None, gaps: vec![gap], ..archive() };
+    let found = render(stopped);
+    assert_eq!((found["bsonvault_archive_running"], found["bsonvault_archive_gaps"]), (0.0, 1.0));
+    assert_eq!(found["bsonvault_archive_position_seconds"], 1_799_999_990.0);
+    assert!(!found.contains_key("bsonvault_archive_lag_seconds") && !found.contains_key("bsonvault_archive_headroom_ratio"));
+
+    // Of one that never ran, even the number of gaps is not known.
+    let never = ArchiveView { enabled: false, state: ArchiveState::Stopped, started: None, position: None, ..archive() };
+    let found = render(ArchiveView { lag_seconds: None, headroom: None, ..never });
+    let names: Vec<&String> = found.keys().filter(|name| name.contains("archive_")).collect();
+    assert_eq!(names, ["bsonvault_archive_enabled", "bsonvault_archive_running"]);
+    assert_eq!((found["bsonvault_archive_enabled"], found["bsonvault_archive_running"]), (0.0, 0.0));
 }

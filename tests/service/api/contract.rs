@@ -61,7 +61,7 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
     }
     for (name, fields) in [
         ("BackupRequest", "databases exclude import include keep"),
-        ("ImportRequest", "backupPath databaseName exclude include mode"),
+        ("ImportRequest", "backupPath databaseName exclude include mode to undo"),
         ("CleanRequest", "dryRun keepCount"),
         ("VerifyRequest", "deep"),
         ("ScheduleChange", "cron enabled interval timezone"),

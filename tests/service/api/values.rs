@@ -176,6 +176,10 @@ async fn an_import_is_asked_for_in_its_own_words() {
         json!({ "backupPath": NAME, "include": [1] }),
         json!({ "backupPath": NAME, "databaseName": 7 }),
         json!({ "backupPath": NAME, "target": "mongodb://elsewhere" }),
+        json!({ "mode": "fail" }),
+        json!({ "to": 1795383900 }),
+        json!({ "to": null }),
+        json!({ "undo": ["1795383900:7"] }),
         json!([NAME]),
     ] {
         let (status, kind, _) = place.post("/api/backups/import", &body).await.failure();
@@ -186,9 +190,51 @@ async fn an_import_is_asked_for_in_its_own_words() {
         json!({ "backupPath": NAME, "exclude": [""] }),
         json!({ "backupPath": NAME, "databaseName": "a/b" }),
         json!({ "backupPath": NAME, "databaseName": "" }),
+        json!({ "backupPath": NAME, "to": "yesterday" }),
+        json!({ "to": "" }),
+        json!({ "to": "2026-11-22" }),
+        json!({ "to": "1795383900:7", "undo": "1795383900:7" }),
+        json!({ "undo": "2026-11-22T21:45:00Z" }),
+        json!({ "undo": "before:1795383900:7" }),
+        json!({ "undo": "1795383900:7", "include": ["shop.*"] }),
+        json!({ "undo": "1795383900:7", "exclude": ["shop.*"] }),
     ] {
         let (status, kind, _) = place.post("/api/backups/import", &body).await.failure();
         assert_eq!((status, kind.as_str()), (422, "usage"), "{body}");
+    }
+    // Right in form, and no archive has them.
+    for body in
+        [json!({ "to": "1795383900:7" }), json!({ "undo": "1795383900:7" }), json!({ "backupPath": NAME, "to": "1795383900" })]
+    {
+        let (status, kind, message) = place.post("/api/backups/import", &body).await.failure();
+        assert_eq!((status, kind.as_str()), (404, "notFound"), "{body}: {message}");
+    }
+    assert_eq!(place.get("/api/jobs").await.data()["jobs"], json!([]), "nothing was begun");
+}
+
+#[tokio::test]
+async fn an_archive_without_a_source_is_stopped_and_says_why() {
+    let place = Place::new().await;
+    let archive = place.get("/api/archive").await.data();
+    assert_eq!(archive, json!({ "enabled": false, "state": "stopped", "links": 0, "storedBytes": 0, "gaps": [] }));
+    let (status, _, message) = place.post("/api/archive/start", "").await.failure();
+    assert_eq!((status, message.as_str()), (500, "Atlas MongoDB URI not configured"));
+    let archive = place.get("/api/archive").await.data();
+    assert_eq!((&archive["state"], &archive["problem"]), (&json!("stopped"), &json!(message)));
+    for path in ["/api/archive/start", "/api/archive/stop"] {
+        let (status, kind, message) = place.post(path, r#"{"force":true}"#).await.failure();
+        assert_eq!((status, kind.as_str()), (400, "badRequest"), "{path}");
+        assert!(message.contains("\"force\""), "{message}");
+    }
+    assert_eq!(place.post("/api/archive/stop", "").await.data()["state"], "stopped");
+    let timeline = place.get("/api/timeline").await.data();
+    assert_eq!(
+        (&timeline["ranges"], &timeline["archives"], &timeline["path"]),
+        (&json!([]), &json!([]), &json!(place.backups()))
+    );
+    place.service.close();
+    for path in ["/api/archive/start", "/api/archive/stop"] {
+        assert_eq!(place.post(path, "").await.failure().0, 503, "{path}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::support::service::Service;
 const SECRET: &str = "shared with the receiver";
 
 /// Receives one message, and returns its headers and body.
-async fn message(listener: &TcpListener) -> (HashMap<String, String>, String) {
+pub(super) async fn message(listener: &TcpListener) -> (HashMap<String, String>, String) {
     let (stream, _) = tokio::time::timeout(Duration::from_secs(60), listener.accept()).await.unwrap().unwrap();
     let mut stream = BufReader::new(stream);
     let mut headers = HashMap::new();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::dump_source::{Documents, DumpSource};
 use super::load::{Brought, Loaded, Loader};
-use super::plan::PlannedPointInTime;
+use super::planned::PlannedPointInTime;
 use super::select::Selected;
 use super::{documents, load_backup, load_dump};
 use crate::context::Context;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::document_source::DocumentSource;
 use super::options::{ImportMode, IndexMode};
+use super::planned::PlannedPointInTime;
 use super::select::Selected;
 use super::slice::Slice;
 use crate::few::{Few, LISTED};
@@ -128,24 +129,6 @@ pub struct PlannedReplay {
     pub to: ClusterTime,
     /// Its entries.
     pub entries: u64,
-}
-
-/// A point in time that is to be restored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlannedPointInTime {
-    /// The time, in words.
-    pub time: String,
-    /// The backup that the archive is replayed on.
-    pub base: String,
-    /// The links of the archive that are read.
-    pub links: u64,
-    /// The pieces that are read, which are not part of a link yet.
-    pub pieces: u64,
-    /// The entries that are replayed.
-    pub entries: u64,
-    /// About how many seconds the replay takes, beside the import of the base.
-    pub seconds: u64,
 }
 
 /// One namespace of a plan.

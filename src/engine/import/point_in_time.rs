@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::document_source::DocumentSource;
 use super::load::{Brought, Loaded, Loader};
-use super::plan::PlannedPointInTime;
+use super::planned::PlannedPointInTime;
 use super::select::Selected;
 use crate::context::Context;
 use crate::engine::bases::{self, Base};

@@ -120,6 +120,8 @@ impl Archive {
         let compressors = Arc::new(Compressors::new(options.compression));
         let found = Spans::of(&place, &cx.cpu).await?;
         let databases = Databases::or_everything(config.databases.clone());
+        // A base is later than where the last run of parts begins.
+        let begins = found.as_ref().and_then(|found| Some(found.runs().last()?.from()));
         let (writer, position, links) = match found {
             Some(found) if !found.spans.is_empty() => {
                 status.change(|s| s.found(&found));
@@ -134,7 +136,7 @@ impl Archive {
             }
         };
         let follower = Follower::new(source.clone(), identity.id, connection.clone(), databases, position.into());
-        let bases = Bases::new(source, repository, &place, (options, config), cx);
+        let bases = Bases::new((source, repository), &place, (options, config), begins.unwrap_or(position.time), cx);
         let now = Instant::now();
         let archive = Self {
             place,

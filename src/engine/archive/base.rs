@@ -37,6 +37,8 @@ pub(super) struct Bases {
     place: ChainPlace,
     options: Option<BackupOptions>,
     archive: ChainConfig,
+    /// Where the last run of parts began when this began.
+    begins: ClusterTime,
     max_replay: Duration,
     cx: Context,
     stop: CancellationToken,
@@ -50,11 +52,12 @@ pub(super) struct Bases {
 }
 
 impl Bases {
+    /// For an archive whose last run of parts begins at this time.
     pub(super) fn new(
-        source: &MongoUri,
-        repository: &Repository,
+        (source, repository): (&MongoUri, &Repository),
         place: &ChainPlace,
         (options, archive): (&ArchiveOptions, ChainConfig),
+        begins: ClusterTime,
         cx: &Context,
     ) -> Self {
         let stop = cx.cancel.child_token();
@@ -69,6 +72,7 @@ impl Bases {
                 ..options
             }),
             archive,
+            begins,
             max_replay: options.max_replay,
             // Its progress is its own: what an archive tells is not about documents.
             cx: cx.operation().cancelled_by(stop.clone()),
@@ -105,6 +109,7 @@ impl Bases {
             repository: self.repository.clone(),
             place: self.place.clone(),
             archive: self.archive.clone(),
+            begins: self.begins,
             max_replay: self.max_replay,
             cx,
         };
@@ -158,6 +163,7 @@ struct Work {
     repository: Repository,
     place: ChainPlace,
     archive: ChainConfig,
+    begins: ClusterTime,
     max_replay: Duration,
     cx: Context,
 }
@@ -180,8 +186,8 @@ impl Work {
     async fn is_needed(&self, position: ClusterTime, after: Option<ClusterTime>) -> Result<bool> {
         let bases = bases::bases(&self.repository, &self.archive, &self.cx).await?;
         let Some(parts) = self.place.parts().await? else { return Ok(false) };
-        let begin = after.or(parts.links.first().map(|link| link.from.time));
-        let usable = bases.iter().rfind(|base| base.is_whole && begin.is_none_or(|begin| base.from.time >= begin));
+        let begin = after.max(parts.links.first().map(|link| link.from.time)).max(Some(self.begins));
+        let usable = bases.iter().rfind(|base| base.is_whole && Some(base.from.time) >= begin);
         let Some(newest) = usable else {
             // One that is being taken by somebody else will do.
             let running = Catalog::new(self.repository.clone(), &self.cx.cpu).running(clock::now()).await?;

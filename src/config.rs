@@ -37,6 +37,7 @@ use crate::engine::backup::BackupOptions;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Codec, Compression};
 use crate::mongo::{MongoUri, ReadPreference, Role};
+use crate::names::NamespaceFilter;
 use crate::repository::retention::Policy;
 use crate::schedule;
 
@@ -127,12 +128,13 @@ impl PitrSettings {
     #[must_use]
     pub fn options(&self, databases: Vec<String>, tuning: Tuning) -> ArchiveOptions {
         let of = ArchiveOptions::default();
+        let filter = NamespaceFilter { databases: databases.clone(), ..NamespaceFilter::default() };
         ArchiveOptions {
             databases,
             roll: self.link,
             compression: tuning.level.map_or(of.compression, Compression::of),
             keep: self.window(),
-            bases: Some(BackupOptions { tuning, ..BackupOptions::default() }),
+            bases: Some(BackupOptions { tuning, filter, ..BackupOptions::default() }),
             max_replay: self.max_replay,
         }
     }

@@ -1,7 +1,7 @@
 //! `archive`: follows a source's oplog without end, and keeps every entry in the repository, where
 //! it is durable within two seconds.
 //!
-//! One task [follows](follow) the source. This one writes what comes, makes links of pieces by the
+//! One task follows the source. This one writes what comes, makes links of pieces by the
 //! hour, tells about gaps, takes base backups, and removes what is out of the window.
 
 mod base;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::base::Bases;
 use self::follow::{Event, Follower};
 use self::hold::Hold;
-use self::links::Links;
+use self::links::{Done, Links};
 pub use self::options::ArchiveOptions;
 use self::source::no_oplog;
 pub use self::source::{Identity, identity};
@@ -128,7 +128,8 @@ impl Archive {
                 resume(&place, &found, options, &compressors, cx).await?
             }
             found => {
-                let next = found.and_then(|found| found.parts.archiver).and_then(|a| a.piece).map_or(0, |piece| piece + 1);
+                let next =
+                    found.and_then(|found| found.parts.archiver).and_then(|a| a.piece).map_or(0, |piece| piece.saturating_add(1));
                 let start = window::start(connection).await?;
                 let at = OplogPosition { time: start.from.time, term: None, digest: None };
                 let writer = PieceWriter::new(place.clone(), (next, None), at, compressors.clone(), cx.cpu.clone());
@@ -168,9 +169,14 @@ impl Archive {
             kept = self.flush().await;
         }
         self.bases.stop().await;
-        let linked = self.links.stop().await;
-        self.tell(true).await;
-        kept.and(linked)?;
+        if kept.as_ref().is_err_and(|e| e.kind() == ErrorKind::Busy) {
+            // The archive is another process's now, with its heartbeat.
+            self.links.give_up();
+        } else {
+            kept = kept.and(self.links.stop().await);
+            self.tell(true).await;
+        }
+        kept?;
         Ok(ArchiveReport {
             path: self.place.location(),
             replica_set_id: self.place.id().to_owned(),
@@ -191,7 +197,7 @@ impl Archive {
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep_until(due) => {}
-                rolled = self.links.done() => self.rolled(rolled?)?,
+                done = self.links.done() => self.linked(done?),
                 () = self.bases.done() => {}
             }
             if Instant::now() >= self.due_to_flush() {
@@ -233,8 +239,10 @@ impl Archive {
     async fn lose(&mut self, reason: String, begin: OplogPosition) -> Result<()> {
         let gap = Gap { from: self.writer.durable().time, to: begin.time, reason, found: clock::now() };
         let number = self.writer.next_number();
-        self.writer.begin_after(gap.clone(), begin).await?;
-        self.stored(number, begin).await;
+        while let Err(e) = self.writer.begin_after(gap.clone(), begin).await {
+            self.wait_for_store(e).await?;
+        }
+        self.stored(number).await;
         self.tell_gap(gap);
         self.bases.consider(begin.time, self.gap_to());
         Ok(())
@@ -255,14 +263,14 @@ impl Archive {
         self.status.get().gaps.last().map(|gap| gap.to)
     }
 
-    fn rolled(&mut self, gap: Option<Gap>) -> Result<()> {
+    fn linked(&mut self, done: Done) {
+        let links = self.links.links();
+        self.status.change(|s| s.linked(links));
+        let Done::Made(gap) = done else { return };
         if let Some(gap) = gap {
             self.tell_gap(gap);
         }
-        let links = self.links.links();
-        self.status.change(|s| s.linked(links));
         self.links.keep_window(&self.place, self.options.keep, self.bases.repository(), &self.cx);
-        Ok(())
     }
 
     fn due_to_flush(&self) -> Instant {
@@ -281,37 +289,47 @@ impl Archive {
     async fn flush_patiently(&mut self) -> Result<()> {
         loop {
             match self.flush().await {
-                Err(e) if e.kind() == ErrorKind::Storage && !self.cx.cancel.is_cancelled() => {
-                    self.cx.progress.note(format!("the archive cannot be written, and tries again: {e}"));
-                    tracing::warn!("the archive cannot be written, and tries again: {e}");
-                    self.status.change(|s| s.fails(&e));
-                    let pause = tokio::time::sleep(STORE_PAUSE);
-                    let _stopped = self.cx.cancel.run_until_cancelled(pause).await;
-                }
-                done => return done,
+                Err(e) => self.wait_for_store(e).await?,
+                Ok(()) => return Ok(()),
             }
         }
+    }
+
+    /// Waits a moment if the store failed.
+    ///
+    /// # Errors
+    /// Any other failure; the store's once it is stopped.
+    async fn wait_for_store(&mut self, failed: Error) -> Result<()> {
+        if failed.kind() != ErrorKind::Storage || self.cx.cancel.is_cancelled() {
+            return Err(failed);
+        }
+        self.cx.progress.note(format!("the archive cannot be written, and tries again: {failed}"));
+        tracing::warn!("the archive cannot be written, and tries again: {failed}");
+        self.status.change(|s| s.fails(&failed));
+        let pause = tokio::time::sleep(STORE_PAUSE);
+        let _stopped = self.cx.cancel.run_until_cancelled(pause).await;
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
         if !self.writer.has_moved() {
             return Ok(());
         }
-        let (number, at) = (self.writer.next_number(), self.writer.durable());
+        let number = self.writer.next_number();
         let entries = self.writer.pending_entries();
         self.writer.flush().await?;
         self.entries += entries;
-        self.stored(number, at).await;
+        self.stored(number).await;
         Ok(())
     }
 
-    /// A piece was stored, which begins there.
-    async fn stored(&mut self, number: u64, from: OplogPosition) {
+    /// A piece was stored.
+    async fn stored(&mut self, number: u64) {
         self.last_flush = Instant::now();
         let position = self.writer.durable();
         let sha256 = self.writer.last_sha256().cloned();
         self.status.change(|s| s.durable(position.time, (number, sha256)));
-        self.links.add(number, from, position);
+        self.links.add(number, position);
         self.hold.tell(&self.place, false).await;
     }
 
@@ -382,17 +400,17 @@ async fn resume(
     let unreadable: Vec<u64> = found.parts.pieces.iter().copied().filter(|n| *n > number && !is_known(n)).collect();
     let highest = unreadable.iter().copied().chain(found.parts.archiver.as_ref().and_then(|a| a.piece)).max();
     place.remove_pieces(unreadable).await?;
-    let next = highest.map_or(number, |highest| highest.max(number)) + 1;
+    let next = highest.map_or(number, |highest| highest.max(number)).saturating_add(1);
     let writer = PieceWriter::new(place.clone(), (next, Some(sha256)), last.to, compressors.clone(), cx.cpu.clone());
     let open = found.spans.iter().filter_map(|span| match &span.what {
-        Part::Piece(header, _) => Some((header.number, span.from, span.to)),
+        Part::Piece(header, _) => Some((header.number, span.to)),
         Part::Link(_) => None,
     });
     let mut links = Links::new(place, options, compressors, found.parts.links.clone(), cx);
-    for (number, from, to) in open {
-        links.add(number, from, to);
-    }
     links.tidy(found.parts.leftovers.clone(), found.parts.rolled.clone()).await;
+    for (number, to) in open {
+        links.add(number, to);
+    }
     Ok((writer, last.to, links))
 }
 

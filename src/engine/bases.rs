@@ -35,7 +35,7 @@ impl Base {
         if !archive.is_of(&manifest.source) {
             return Err(match &manifest.source.replica_set_id {
                 Some(other) => format!("it is of another replica set, {other}"),
-                None => "it does not say of which replica set it is".to_owned(),
+                None => "its login could not read of which replica set it is".to_owned(),
             });
         }
         if manifest.settings.query.is_some() || manifest.settings.views_as_collections {

@@ -1,5 +1,5 @@
-//! `clean`: removes backups that the retention policy no longer keeps, parts of [archived
-//! oplogs](archives) that are out of the window, and leftovers of crashed runs.
+//! `clean`: removes backups that the retention policy no longer keeps, parts of archived
+//! oplogs that are out of the window, and leftovers of crashed runs.
 
 mod archives;
 

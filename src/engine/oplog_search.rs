@@ -17,7 +17,7 @@ use crate::names::{Namespace, NamespacePattern};
 use crate::oplog::chain::ChainRange;
 use crate::oplog::chain::range::WantedFrames;
 use crate::oplog::chain::spans::Spans;
-use crate::oplog::{Entry, Head, Operation, OperationKind, text};
+use crate::oplog::{Entry, Head, Operation, OperationKind, Step, text};
 use crate::repository::Repository;
 
 /// What to look for.
@@ -83,6 +83,10 @@ pub struct FoundEntry {
     /// How many documents it is about, if the entry says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<i64>,
+    /// Whether it is in an earlier part of a transaction, and so counts only if that is committed
+    /// later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub uncommitted: bool,
     /// The `_id` of the document, in Extended JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
@@ -112,7 +116,14 @@ pub async fn search(repository: &Repository, options: &SearchOptions, cx: &Conte
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             lock => lock?,
         };
-        let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
+        let found = match Spans::of(&place, &cx.cpu).await {
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                notes.push(|| format!("{} was not searched: {e}", place.location()));
+                continue;
+            }
+            found => found?,
+        };
+        let Some(found) = found else { continue };
         for gap in found.gaps().filter(|gap| gap.from < until && since < gap.to) {
             notes.push(|| format!("nothing is archived between {} and {}: {}", gap.from, gap.to, gap.reason));
         }
@@ -170,8 +181,9 @@ fn find(frame: &[u8], options: &SearchOptions, most: usize) -> Result<(Vec<Found
         // What a later server writes is not known by its name.
         let Ok(entry) = Entry::parse(raw) else { continue };
         entry.each(&mut |operation| {
-            if let Some(found) = found(entry.time, &operation, options)? {
+            if let Some(mut found) = found(entry.time, &operation, options)? {
                 count += 1;
+                found.uncommitted = entry.part.as_ref().is_some_and(|part| part.step == Step::Operations);
                 if entries.len() < most {
                     entries.push(found);
                 }
@@ -196,7 +208,7 @@ fn found(time: ClusterTime, operation: &Operation<'_>, options: &SearchOptions) 
     let mut names = touched.into_iter();
     let (namespace, to) = (names.next().unwrap_or_default(), names.next());
     let at = DateTime::from_timestamp(i64::from(time.t), 0).unwrap_or_default();
-    Ok(Some(FoundEntry { time: position(time), at, namespace, op, documents, id, to }))
+    Ok(Some(FoundEntry { time: position(time), at, namespace, op, documents, uncommitted: false, id, to }))
 }
 
 /// The name of an operation.
@@ -295,12 +307,20 @@ pub struct Accident {
 pub async fn accident(repository: &Repository, time: ClusterTime, cx: &Context) -> Result<Accident> {
     // The drops of a database's collections are right before its own.
     let since = ClusterTime { t: time.t.saturating_sub(60), i: 0 };
+    let mut damaged = None;
     for place in repository.chains().await? {
         let _lock = match place.read_lock("search").await {
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             lock => lock?,
         };
-        let Some(found) = Spans::of(&place, &cx.cpu).await? else { continue };
+        let found = match Spans::of(&place, &cx.cpu).await {
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                damaged = Some(e);
+                continue;
+            }
+            found => found?,
+        };
+        let Some(found) = found else { continue };
         let Some(run) = found.runs().into_iter().find(|run| run.from() <= time && time <= run.to()) else { continue };
         let at = OplogPosition { time: since.max(run.from()), term: None, digest: None };
         let range = ChainRange::of(&place, &found, at, (time, time))?;
@@ -314,6 +334,9 @@ pub async fn accident(repository: &Repository, time: ClusterTime, cx: &Context) 
         if let Some(accident) = looking.found() {
             return accident;
         }
+    }
+    if let Some(damaged) = damaged {
+        return Err(damaged);
     }
     Err(Error::new(ErrorKind::NotFound, format!("no archive of an oplog has an entry at {}", position(time)))
         .hint("`bsonvault oplog-search` prints the times of entries"))

@@ -192,6 +192,9 @@ impl Happened {
                 IndexRecord::Burst(burst) => self.burst(burst),
             }
         }
+        // The newest are listed.
+        self.ddl.drain(..self.ddl.len().saturating_sub(LISTED));
+        self.bursts.drain(..self.bursts.len().saturating_sub(LISTED));
     }
 
     /// A burst that goes on from one part to the next is one.

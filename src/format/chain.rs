@@ -130,7 +130,7 @@ impl Archiver {
     /// Parses `archiver.json`.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged).
+    /// [`ErrorKind::Damaged`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         unsealed("archiver.json", bytes)
     }
@@ -180,7 +180,7 @@ impl ChainConfig {
     /// Parses `chain.json`.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if it cannot be read, or is of a
+    /// [`ErrorKind::Damaged`] if it cannot be read, or is of a
     /// later version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let config: Self = unsealed("chain.json", bytes)?;

@@ -1,5 +1,5 @@
-//! The archive of an oplog: entries in, as [pieces](pieces) that are [rolled](roll) into links, and
-//! entries out, as a [range](range) that is proven to be whole.
+//! The archive of an oplog: entries in, as [`pieces`] that are [rolled](roll) into links, and
+//! entries out, as a [`range`] that is proven to be whole.
 
 mod index;
 pub mod pieces;

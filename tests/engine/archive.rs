@@ -7,6 +7,7 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use bsonvault::context::Context;
 use bsonvault::engine::archive::{self, ArchiveOptions, ArchiveReport};
+use bsonvault::engine::backup::BackupOptions;
 use bsonvault::engine::import::{self, ImportOptions, PointInTime};
 use bsonvault::engine::moment::Moment;
 use bsonvault::engine::oplog_search::{self, SearchOptions};
@@ -422,6 +423,15 @@ async fn what_is_of_one_database_alone_restores_that_database() {
     restore(&vault, &target, None, &text(time)).await.unwrap();
     let back = target.client().await;
     assert_eq!(documents(&back.database("kept"), "c").await.len(), 11);
+
+    // A base of everything restores only what the archive is about: the rest would be older.
+    let archiving = begin(&vault, &server.uri(), &options);
+    let whole = vault.take(&server.uri(), &BackupOptions::default()).await.unwrap();
+    let time = run(&client.database("kept"), doc! { "insert": "c", "documents": [{ "_id": 12 }] }).await;
+    archiving.stop().await;
+    let report = restore(&vault, &target, Some(whole.name.as_str()), &text(time)).await.unwrap();
+    assert!(report.collections.iter().all(|c| c.namespace.starts_with("kept.")), "{report:?}");
+    assert_eq!(back.database("other").list_collection_names().await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -505,4 +515,32 @@ async fn a_login_that_may_only_take_backups_may_archive_too() {
     archiving.stop().await;
     restore(&vault, &target, None, &text(time)).await.unwrap();
     assert_eq!(documents(&target.client().await.database("few"), "c").await.len(), 11);
+}
+
+#[tokio::test]
+async fn links_out_of_the_window_go_while_the_archive_is_written_and_it_goes_on() {
+    let (server, target) = tokio::join!(Server::replica_set("window"), Server::standalone());
+    let client = server.client().await;
+    let database = client.database("window");
+    let vault = Vault::new();
+    let keep = Some(chrono::TimeDelta::seconds(5));
+    let archiving = begin(&vault, &server.uri(), &ArchiveOptions { keep, ..short() });
+    begun(&vault, &client).await;
+    let mut time = ClusterTime::default();
+    for id in 0..70 {
+        time = run(&database, doc! { "insert": "c", "documents": [{ "_id": id }] }).await;
+        if id % 20 == 10 {
+            vault.take(&server.uri(), &on("window")).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    reached(&vault, time).await;
+    let report = archiving.stop().await;
+    assert_eq!(report.gaps, 0);
+    let found = look(&vault).await;
+    let [summary] = &found.archives[..] else { panic!("{found:?}") };
+    // Of about nine links, those stay that the window and its first base need; the rest is rolled.
+    assert!((1..=6).contains(&summary.links) && summary.pieces < 12 && summary.problems.is_empty(), "{summary:?}");
+    restore(&vault, &target, None, &text(time)).await.unwrap();
+    assert_eq!(documents(&target.client().await.database("window"), "c").await.len(), 70);
 }

@@ -13,6 +13,7 @@ mod download;
 mod dumps;
 mod export;
 mod import;
+mod listing;
 mod modes;
 mod oplog;
 mod replay;

@@ -160,6 +160,10 @@ pub fn found(report: &SearchReport) -> String {
             plain(&entry.namespace),
             documents.unwrap_or_default()
         );
+        if entry.uncommitted {
+            text.pop();
+            text += " (part of a transaction that was not committed yet)\n";
+        }
     }
     let more = report.count.saturating_sub(report.entries.len() as u64);
     if more > 0 {

@@ -2,8 +2,10 @@
 //! writing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::keep;
 use super::options::ArchiveOptions;
@@ -13,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::chain::{Gap, Link};
 use crate::format::frame::Compressors;
 use crate::format::manifest::OplogPosition;
-use crate::oplog::chain::roll::{Rolled, Roller, open_piece};
+use crate::oplog::chain::roll::{RollError, Rolled, Roller};
 use crate::repository::Repository;
 use crate::repository::chain::ChainPlace;
 
@@ -21,7 +23,6 @@ use crate::repository::chain::ChainPlace;
 #[derive(Debug, Clone, Copy)]
 struct OpenPiece {
     number: u64,
-    from: OplogPosition,
     to: OplogPosition,
 }
 
@@ -31,10 +32,23 @@ pub(super) struct Links {
     links: Vec<Link>,
     open: Vec<OpenPiece>,
     seconds: u32,
-    /// The gap with which the next link begins, if no piece says so.
-    gap: Option<Gap>,
+    /// When to try again after a failure.
+    wait_until: Option<Instant>,
     work: Option<JoinHandle<Result<Work>>>,
     removing: Option<JoinHandle<Result<Vec<Link>>>>,
+}
+
+/// How long to wait after a link could not be made.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What ended.
+pub(super) enum Done {
+    /// A link was made. If pieces before it are lost, it begins with this gap.
+    Made(Option<Gap>),
+    /// A link could not be made.
+    Failed,
+    /// Old links were removed.
+    Removed,
 }
 
 /// What a roll did.
@@ -54,7 +68,7 @@ impl Links {
     ) -> Self {
         let roller = Roller { place: place.clone(), cpu: cx.cpu.clone(), compressors: compressors.clone() };
         let seconds = u32::try_from(options.roll.as_secs().max(1)).unwrap_or(3600);
-        Self { roller, links, open: Vec::new(), seconds, gap: None, work: None, removing: None }
+        Self { roller, links, open: Vec::new(), seconds, wait_until: None, work: None, removing: None }
     }
 
     /// All links, oldest first.
@@ -63,15 +77,16 @@ impl Links {
     }
 
     /// A piece was stored.
-    pub(super) fn add(&mut self, number: u64, from: OplogPosition, to: OplogPosition) {
-        self.open.push(OpenPiece { number, from, to });
+    pub(super) fn add(&mut self, number: u64, to: OplogPosition) {
+        self.open.push(OpenPiece { number, to });
         self.consider();
     }
 
     /// Makes a link if an hour is over, and nothing is under way.
     fn consider(&mut self) {
         let (Some(first), Some(last)) = (self.open.first(), self.open.last()) else { return };
-        if self.work.is_some() || last.to.time.t / self.seconds <= first.to.time.t / self.seconds {
+        let must_wait = self.wait_until.is_some_and(|until| Instant::now() < until);
+        if must_wait || self.work.is_some() || last.to.time.t / self.seconds <= first.to.time.t / self.seconds {
             return;
         }
         // The piece that was stored last belongs to the next hour.
@@ -79,59 +94,67 @@ impl Links {
         if pieces.is_empty() {
             return;
         }
-        let (roller, previous, gap) = (self.roller.clone(), self.links.last().cloned(), self.gap.clone());
-        self.work = Some(tokio::spawn(async move { work(&roller, &pieces, previous.as_ref(), gap).await }));
+        let (roller, previous) = (self.roller.clone(), self.links.last().cloned());
+        self.work = Some(tokio::spawn(async move { work(&roller, &pieces, previous.as_ref()).await }));
     }
 
-    /// Waits for the work that is under way, for ever if there is none. Returns a gap that was
-    /// found in what was archived.
+    /// Waits until something that is under way has ended, for ever if nothing is.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if the work died. Other failures are told, and tried again with the
-    /// next piece.
-    pub(super) async fn done(&mut self) -> Result<Option<Gap>> {
-        if let Some(removing) = &mut self.removing {
-            let removed = removing.await;
-            self.removing = None;
-            match removed.map_err(died)? {
-                Ok(removed) => self.links.retain(|link| !removed.iter().any(|gone| gone.id == link.id)),
-                Err(e) => tracing::warn!("old links of the archive could not be removed: {e}"),
+    /// [`ErrorKind::Internal`] if it died. Other failures are told, and tried again later.
+    pub(super) async fn done(&mut self) -> Result<Done> {
+        tokio::select! {
+            made = ended(&mut self.work) => {
+                self.work = None;
+                self.made(made.map_err(died)?)
             }
-            return Ok(None);
+            removed = ended(&mut self.removing) => {
+                self.removing = None;
+                match removed.map_err(died)? {
+                    Ok(removed) => self.links.retain(|link| !removed.iter().any(|gone| gone.id == link.id)),
+                    Err(e) => tracing::warn!("old links of the archive could not be removed: {e}"),
+                }
+                Ok(Done::Removed)
+            }
         }
-        let Some(work) = &mut self.work else { return std::future::pending().await };
-        let done = work.await;
-        self.work = None;
-        let Work { rolled, gap } = match done.map_err(died)? {
+    }
+
+    fn made(&mut self, made: Result<Work>) -> Result<Done> {
+        let Work { rolled, gap } = match made {
             Ok(work) => work,
             Err(e) => {
                 tracing::error!("pieces of the archive could not become a link, and will be tried again: {e}");
-                return Ok(None);
+                self.wait_until = Some(Instant::now() + PAUSE);
+                return Ok(Done::Failed);
             }
         };
+        if let Some(broken) = &rolled.broken {
+            tracing::error!("a piece of the archive cannot be read: {broken}");
+        }
         let last = rolled.link.pieces.1;
         self.open.retain(|piece| piece.number > last);
-        self.gap = match (&rolled.broken, self.open.first()) {
-            (Some(why), Some(next)) => Some(damage(&rolled.link, next.from, why)),
-            _ => None,
-        };
         self.links.push(rolled.link);
         self.consider();
-        Ok(gap.or_else(|| self.gap.clone()))
+        Ok(Done::Made(gap))
     }
 
     /// Ends. What is under way is finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if it died.
     pub(super) async fn stop(&mut self) -> Result<()> {
-        if self.work.is_some() {
+        // No further one is begun.
+        self.wait_until = Some(Instant::now() + 10 * PAUSE);
+        while self.work.is_some() || self.removing.is_some() {
             self.done().await?;
         }
-        if let Some(work) = self.work.take() {
-            work.abort();
-        }
-        if let Some(removing) = self.removing.take() {
-            let _done = removing.await;
-        }
         Ok(())
+    }
+
+    /// Ends at once: another process writes the archive.
+    pub(super) fn give_up(&mut self) {
+        self.work.take().iter().for_each(JoinHandle::abort);
+        self.removing.take().iter().for_each(JoinHandle::abort);
     }
 
     /// Removes links that are out of the window.
@@ -172,33 +195,45 @@ impl Drop for Links {
     }
 }
 
-/// Makes a link of the first pieces that can be read. Those before them are lost.
-async fn work(roller: &Roller, pieces: &[u64], previous: Option<&Link>, mut gap: Option<Gap>) -> Result<Work> {
-    let mut found = None;
-    for (at, _) in pieces.iter().enumerate() {
-        match roller.roll(&pieces[at..], previous, gap.clone()).await {
-            Ok(rolled) => {
-                roller.remove(&rolled.link).await?;
-                return Ok(Work { rolled, gap: found });
-            }
-            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                let Some(&next) = pieces.get(at + 1) else { return Err(e) };
-                let Some(previous) = previous else { continue };
-                // Where it goes on is known only if the next one can be read.
-                if let Ok(piece) = open_piece(&roller.place, next, &roller.cpu).await {
-                    let damaged = damage(previous, piece.header.from, &e);
-                    (gap, found) = (Some(damaged.clone()), Some(damaged));
-                }
-            }
-            Err(e) => return Err(e),
-        }
+/// Waits for a task, for ever if there is none.
+async fn ended<T>(task: &mut Option<JoinHandle<T>>) -> std::result::Result<T, tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
-    Err(Error::damaged("none of the pieces of the archive can be read"))
 }
 
-fn damage(before: &Link, next: OplogPosition, why: &Error) -> Gap {
-    let reason = format!("what was archived there is damaged: {why}");
-    Gap { from: before.to.time, to: next.time.max(before.to.time), reason, found: clock::now() }
+/// Makes a link of the first pieces that can be read. Those before them are lost: then the link
+/// begins with a gap.
+async fn work(roller: &Roller, pieces: &[u64], previous: Option<&Link>) -> Result<Work> {
+    let (mut at, mut gap, mut why) = (0, None, None);
+    while at < pieces.len() {
+        let unusable = match roller.roll(&pieces[at..], previous, gap.clone()).await {
+            Ok(rolled) => {
+                // The link is there. What is left of its pieces counts for nothing.
+                if let Err(e) = roller.remove(&rolled.link, pieces).await {
+                    tracing::warn!("pieces that became part of a link could not be removed: {e}");
+                }
+                return Ok(Work { rolled, gap });
+            }
+            Err(RollError::Failed(e)) => return Err(e),
+            Err(RollError::Unusable(e)) => e,
+        };
+        // It is whole, but does not follow: something before it is lost.
+        let whole = roller.header(pieces[at]).await.filter(|_| gap.is_none());
+        match whole {
+            Some(header) => {
+                let reason = format!("what was archived there is damaged: {}", why.as_ref().unwrap_or(&unusable));
+                let from = previous.map_or(header.from.time, |previous| previous.to.time);
+                gap = Some(Gap { from, to: header.from.time.max(from), reason, found: clock::now() });
+            }
+            None => {
+                (at, gap) = (at + 1, None);
+                why = why.or(Some(unusable));
+            }
+        }
+    }
+    Err(why.unwrap_or_else(|| Error::damaged("none of the pieces of the archive can be read")))
 }
 
 fn died(cause: tokio::task::JoinError) -> Error {

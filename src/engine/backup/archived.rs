@@ -118,6 +118,7 @@ impl Archived {
         writer: &mut RangeWriter,
     ) -> Result<(), Instead> {
         let gone = || Instead::Source("the archive is gone".to_owned());
+        let _lock = self.place.read_lock("backup").await?;
         let found = Spans::of(&self.place, &self.cpu).await?.ok_or_else(gone)?;
         let range = ChainRange::of(&self.place, &found, from, (to, to))?;
         let mut reader = range.reader(&self.cpu);

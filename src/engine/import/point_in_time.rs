@@ -81,7 +81,7 @@ impl PointInTime {
         };
         let base_lock = backup.read_lock("import").await?;
         let rate = place.rate().await;
-        Ok(Self { rate, ..Self::of(backup, place, range, moment, (base_lock, archive_lock)) })
+        Ok(Self { rate, ..Self::of(backup, place, range, moment, (base_lock, archive_lock), &found.config.databases) })
     }
 
     fn of(
@@ -90,8 +90,14 @@ impl PointInTime {
         range: ChainRange,
         moment: Moment,
         (base_lock, archive_lock): (ReadLock, ReadLock),
+        databases: &[String],
     ) -> Self {
         let mut backup = base.clone();
+        // What the archive is not about would stay as it is in the base.
+        if !databases.is_empty() {
+            backup.manifest.collections.retain(|collection| databases.contains(&collection.database));
+            backup.manifest.settings.databases = databases.to_vec();
+        }
         let is_snapshot = base.manifest.consistency.kind == ConsistencyKind::Snapshot;
         let (entries, bytes) = range.content();
         let own = base.manifest.oplog.as_ref().filter(|own| range.from() > own.to);
@@ -154,12 +160,24 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
             .hint("let `bsonvault archive` run beside your backups: then every second after a backup can be restored"))
     };
     let source = &backup.manifest.source;
+    let mut damaged = None;
     for place in repository.chains().await? {
-        if place.config().await?.is_some_and(|config| config.is_of(source))
+        let config = match place.config().await {
+            // One that cannot be read hides no other.
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                damaged = Some(e);
+                continue;
+            }
+            config => config?,
+        };
+        if config.is_some_and(|config| config.is_of(source))
             && let Some(found) = archived(place, cx).await?
         {
             return Ok(found);
         }
+    }
+    if let Some(damaged) = damaged {
+        return Err(damaged);
     }
     if source.replica_set_id.is_none() && source.deployment_id.is_none() {
         return none(format!(
@@ -171,9 +189,16 @@ async fn archive_of(repository: &Repository, backup: &Backup, cx: &Context) -> R
 
 /// The only archive, or the only one that has this time.
 async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Result<Archived> {
-    let mut all = Vec::new();
+    let (mut all, mut damaged) = (Vec::new(), None);
     for place in repository.chains().await? {
-        all.extend(archived(place, cx).await?);
+        match archived(place, cx).await {
+            // One that cannot be read hides no other.
+            Err(e) if e.kind() == ErrorKind::Damaged => damaged = Some(e),
+            found => all.extend(found?),
+        }
+    }
+    if let (true, Some(damaged)) = (all.is_empty(), damaged) {
+        return Err(damaged);
     }
     if all.len() > 1 {
         let has =

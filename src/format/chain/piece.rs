@@ -16,6 +16,9 @@ use crate::format::segment::{Builder, Finished, SeekTable};
 /// The largest piece that is read, in bytes.
 pub const PIECE_LIMIT: u64 = crate::format::segment::LIMIT as u64;
 
+/// The most bytes of entries in a piece: several replies of a server.
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
+
 /// The first document of a piece.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -98,6 +101,13 @@ impl Piece {
         let header: PieceHeader = bson::deserialize_from_slice(&first)
             .map_err(|e| Error::damaged(format!("the header of a piece cannot be read: {e}")).cause(e))?;
         known("a piece", header.format_version)?;
+        let raw = frames.iter().skip(1).fold(0, |sum, (_, raw)| sum + *raw as u64);
+        if raw != header.bytes || raw > MOST_BYTES {
+            return Err(Error::damaged(format!(
+                "a piece holds {raw} bytes of entries according to its table, and {} according to its header",
+                header.bytes
+            )));
+        }
         Ok(Self { header, sha256: Sha256Hex::of(&bytes), bytes, frames })
     }
 

@@ -42,10 +42,12 @@ impl IndexBuilder {
             return Ok(());
         };
         self.frame.needed |= entry.operation.kind == OperationKind::Command;
-        entry.each(&mut |operation| {
+        let known = entry.each(&mut |operation| {
             self.operation(time, &operation);
             Ok(())
-        })
+        });
+        self.frame.needed |= known.is_err();
+        Ok(())
     }
 
     fn operation(&mut self, time: ClusterTime, operation: &Operation<'_>) {

@@ -120,7 +120,7 @@ impl PieceWriter {
     /// Takes the next entries.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) if they are not documents.
+    /// [`ErrorKind::Damaged`] if they are not documents.
     pub async fn take(&mut self, entries: Entries) -> Result<()> {
         let mut pending = self.pending.take().ok_or_else(failed)?;
         let to = entries.position.into();
@@ -174,13 +174,19 @@ impl PieceWriter {
         });
         let (pending, finished) = made.await?;
         self.pending = Some(pending);
-        if !self.place.put_piece(self.next, finished.chunks).await? {
+        if !self.place.put_piece(self.next, finished.chunks).await? && !self.is_stored(&finished.sha256).await {
             return Err(taken(&self.place, self.next));
         }
         (self.previous, self.durable, self.gap) = (Some(finished.sha256), self.to, None);
         (self.pending, self.since) = (Some(Pending::default()), None);
         self.next += 1;
         Ok(())
+    }
+
+    /// Whether the next piece is there already as it is to be: an attempt that seemed to fail was
+    /// none.
+    async fn is_stored(&self, sha256: &Sha256Hex) -> bool {
+        self.place.piece(self.next).await.is_ok_and(|bytes| Sha256Hex::of(&bytes) == *sha256)
     }
 }
 

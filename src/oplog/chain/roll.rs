@@ -45,6 +45,24 @@ pub struct Rolled {
     pub broken: Option<Error>,
 }
 
+/// Why no link was made.
+#[derive(Debug)]
+pub enum RollError {
+    /// The first piece is missing or damaged, or does not follow on what came before.
+    Unusable(Error),
+    /// Something else failed: the pieces are as good as before.
+    Failed(Error),
+}
+
+impl RollError {
+    fn of_piece(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Damaged | ErrorKind::NotFound => Self::Unusable(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
 /// Opens a piece and proves that it is the right one.
 ///
 /// # Errors
@@ -105,16 +123,37 @@ impl Roller {
     /// piece says so. The pieces stay; [`remove`](Self::remove) removes them.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if the first piece cannot be read: then there is no link;
-    /// [`ErrorKind::Storage`].
-    pub async fn roll(&self, pieces: &[u64], previous: Option<&Link>, gap: Option<Gap>) -> Result<Rolled> {
+    /// [`RollError::Unusable`] if the first piece cannot be read or does not follow;
+    /// [`RollError::Failed`]. Then there is no link.
+    pub async fn roll(&self, pieces: &[u64], previous: Option<&Link>, gap: Option<Gap>) -> Result<Rolled, RollError> {
         let Some(&number) = pieces.first() else {
-            return Err(Error::new(ErrorKind::Internal, "a link was to be made of no pieces"));
+            return Err(RollError::Failed(Error::new(ErrorKind::Internal, "a link was to be made of no pieces")));
         };
+        let (first, entries) = self.first(number, previous.filter(|_| gap.is_none())).await.map_err(RollError::of_piece)?;
+        self.roll_from((first, entries), pieces, previous, gap).await.map_err(RollError::Failed)
+    }
+
+    /// The first piece of a link, which follows on the link before it.
+    async fn first(&self, number: u64, previous: Option<&Link>) -> Result<(Piece, Vec<Vec<u8>>)> {
         let (first, entries) = entries(open_piece(&self.place, number, &self.cpu).await?, &self.cpu).await?;
-        if let (Some(previous), None) = (previous, &gap) {
+        if let Some(previous) = previous {
             prove_follows(&first.header, &(previous.last_piece.clone(), previous.to))?;
         }
+        Ok((first, entries))
+    }
+
+    /// The header of a piece that can be read to its end.
+    pub async fn header(&self, number: u64) -> Option<PieceHeader> {
+        self.first(number, None).await.ok().map(|(piece, _)| piece.header)
+    }
+
+    async fn roll_from(
+        &self,
+        (first, entries): (Piece, Vec<Vec<u8>>),
+        pieces: &[u64],
+        previous: Option<&Link>,
+        gap: Option<Gap>,
+    ) -> Result<Rolled> {
         let name = self.free_name(&link_name(first.header.from.time)).await?;
         let store = self.place.link(&name);
         let made = self.make(&store, &name, pieces, (first, entries), previous, gap).await;
@@ -125,12 +164,13 @@ impl Roller {
         made
     }
 
-    /// Removes the pieces that a link was made of.
+    /// Removes those of these pieces that a link was made of.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
-    pub async fn remove(&self, link: &Link) -> Result<()> {
-        self.place.remove_pieces(link.pieces.0..=link.pieces.1).await
+    pub async fn remove(&self, link: &Link, pieces: &[u64]) -> Result<()> {
+        let of_link = pieces.iter().copied().filter(|number| (link.pieces.0..=link.pieces.1).contains(number));
+        self.place.remove_pieces(of_link).await
     }
 
     /// A name that no link has. What a crash left under it is removed.

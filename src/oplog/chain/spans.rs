@@ -93,10 +93,12 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Where it begins: it has every entry of this time and later.
+    /// Where it begins: it has every entry of this time and later. The entry that its first part
+    /// follows is not in it.
     #[must_use]
     pub fn from(&self) -> ClusterTime {
-        self.spans[0].from.time
+        let OplogPosition { time, digest, .. } = self.spans[0].from;
+        ClusterTime { i: time.i.saturating_add(digest.map_or(0, |_| 1)), ..time }
     }
 
     /// Its last entry.
@@ -280,7 +282,7 @@ impl Spans {
                     "choose an earlier time, or wait until the archive has reached it: `bsonvault timeline` shows how far it is",
                 ));
         }
-        if from < begin {
+        if runs.first().is_some_and(|run| from < run.from()) {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("the archive of the oplog begins at {begin}, after {}", said(from)),

@@ -306,6 +306,7 @@ impl Archive {
         self.cx.progress.note(format!("the archive cannot be written, and tries again: {failed}"));
         tracing::warn!("the archive cannot be written, and tries again: {failed}");
         self.status.change(|s| s.fails(&failed));
+        self.hold.tell(&self.place, false).await;
         let pause = tokio::time::sleep(STORE_PAUSE);
         let _stopped = self.cx.cancel.run_until_cancelled(pause).await;
         Ok(())

@@ -44,9 +44,9 @@ async fn committed(connection: &Connection) -> Result<Timestamp> {
 /// after a few seconds, or if the login may not read the oplog.
 pub(super) async fn wait_until_visible(connection: &Connection, time: Timestamp) {
     let ask = rawdoc! {
-        "find": "oplog.rs",
-        "limit": 1,
-        "projection": { "ts": 1 },
+        "aggregate": "oplog.rs",
+        "pipeline": [{ "$limit": 1 }, { "$project": { "ts": 1 } }],
+        "cursor": {},
         "readConcern": { "level": "majority", "afterClusterTime": time },
     };
     let asked = command::bounded(VISIBLE, async { command::run_cursor(&connection.database("local"), ask).await }).await;

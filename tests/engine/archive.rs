@@ -457,6 +457,13 @@ async fn a_backup_takes_its_slice_from_the_archive_that_is_written_beside_it() {
     assert_eq!(report.manifest.consistency.kind, ConsistencyKind::Oplog);
     let expected = contents(&database).await;
     archiving.stop().await;
+    // A slice leaves out no-ops at the source. Only the archive, which does not, has read it.
+    let log = server.log();
+    let reads = |of_a_slice: bool| {
+        let is_read = |line: &&str| line.contains(r#""find":"oplog.rs""#) && line.contains(r#""$gte""#);
+        log.lines().filter(is_read).filter(|line| line.contains(r#""$ne":"n""#) == of_a_slice).count()
+    };
+    assert!(reads(false) > 0 && reads(true) == 0, "{} and {}", reads(false), reads(true));
     let backup = vault.sound(&report.name).await;
     vault.import(&backup, &target.uri()).await.unwrap();
     assert_eq!(contents(&target.client().await.database("beside")).await, expected);

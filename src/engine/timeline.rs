@@ -247,7 +247,7 @@ pub async fn look_among(repository: &Repository, backups: &[Summary], detailed: 
             }
             Err(e) => return Err(e),
         };
-        let bases = bases::among(backups, &found.config);
+        let bases = bases::among(backups, &found.parts.config);
         timeline.ranges.extend(ranges(&place, &found, &bases));
         timeline.gaps.extend(found.gaps().map(|gap| TimelineGap {
             from: gap.from.into(),
@@ -351,9 +351,9 @@ async fn summary(place: &ChainPlace, found: &Spans) -> ArchiveSummary {
     let archiver = found.parts.archiver.as_ref().filter(|_| running);
     ArchiveSummary {
         replica_set_id: place.id().to_owned(),
-        replica_set: found.config.replica_set.clone(),
+        replica_set: found.parts.config.replica_set.clone(),
         path: place.location(),
-        databases: found.config.databases.clone(),
+        databases: found.parts.config.databases.clone(),
         from: ends.map(|(from, _)| from.into()),
         to: ends.map(|(_, to)| to.into()),
         running,

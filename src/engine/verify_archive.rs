@@ -149,7 +149,7 @@ async fn verify(place: &ChainPlace, options: VerifyOptions, cx: &Context) -> Res
     }
 
     // 4. Every object, and its content.
-    let mut work = Work { place, options, cx, is_whole: found.config.databases.is_empty(), last: None, rolled: None };
+    let mut work = Work { place, options, cx, is_whole: found.parts.config.databases.is_empty(), last: None, rolled: None };
     for span in &found.spans {
         work.span(span, &mut report).await?;
     }

@@ -71,8 +71,9 @@ async fn a_killed_archiver_loses_seconds_at_most_and_a_stopped_one_nothing() {
         assert!(end(&cli).await.unwrap() >= durable);
     }
     let child = cli.spawn(&["archive", "--json"]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let last = write(&client, id).await;
+    reaches(&cli, write(&client, id).await).await;
+    // Nothing gives it the time to notice this one before it is stopped.
+    let last = write(&client, id + 1).await;
     signal(&child, "TERM");
     let output = finish(child).await;
     let json = output.json();

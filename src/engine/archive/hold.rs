@@ -32,15 +32,7 @@ impl Hold {
     pub(super) async fn take(place: &ChainPlace, status: StatusSender) -> Result<Self> {
         let now = clock::now();
         let before = place.archiver().await.unwrap_or_default();
-        // The directory must exist to be locked.
-        place.make().await?;
-        let Some(lock) = place.lock().await? else { return Err(busy(place, before.as_ref())) };
-        let here = system::host();
-        // A process of this machine would have the lock.
-        let is_dead = |other: &Archiver| !other.is_alive(now) || (other.host == here && other.locked && lock.holds());
-        if let Some(other) = before.as_ref().filter(|other| !is_dead(other)) {
-            return Err(busy(place, Some(other)));
-        }
+        let Some(lock) = place.keep_archivers_out(now).await? else { return Err(busy(place, before.as_ref())) };
         let is_locked = lock.holds();
         let piece = before.and_then(|archiver| archiver.piece.map(|piece| (piece, archiver.piece_sha256)));
         Ok(Self { id: Uuid::new_v4(), started: now, status, piece, _lock: lock, is_locked })

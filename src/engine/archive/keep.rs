@@ -66,7 +66,7 @@ pub(super) async fn out_of_window(
     cx: &Context,
 ) -> Result<Vec<Link>> {
     let Some(found) = Spans::of(place, &cx.cpu).await? else { return Ok(Vec::new()) };
-    let bases = bases::bases(repository, &found.config, cx).await?;
+    let bases = bases::bases(repository, &found.parts.config, cx).await?;
     let removed = kept(place, &found, &bases, window).map(|kept| kept.removable.to_vec()).unwrap_or_default();
     let names: Vec<String> = removed.iter().map(|link| link.name.clone()).collect();
     if !names.is_empty() || found.parts.given_up().next().is_some() {
@@ -183,7 +183,7 @@ mod tests {
         });
         let spans = spans.collect();
         let parts = ChainParts {
-            config: config.clone(),
+            config,
             links,
             pieces: Vec::new(),
             archiver: None,
@@ -191,7 +191,7 @@ mod tests {
             leftovers: Vec::new(),
             rolled: Vec::new(),
         };
-        Spans { config, spans, problems: Vec::new(), parts }
+        Spans { spans, problems: Vec::new(), parts }
     }
 
     #[test]

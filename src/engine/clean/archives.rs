@@ -130,7 +130,7 @@ fn unclear(place: &ChainPlace) -> Error {
 impl ArchivePlan {
     async fn take(&mut self, spans: &Spans, found: &[Summary], window: Option<TimeDelta>) -> Result<()> {
         let place = self.place.clone();
-        let bases = bases::among(found, &spans.config);
+        let bases = bases::among(found, &spans.parts.config);
         self.bases = bases.iter().map(|base| base.name.clone()).collect();
         if let Some(kept) = window.and_then(|window| keep::kept(&place, spans, &bases, window)) {
             self.needed = kept.bases.iter().map(|base| base.name.clone()).collect();

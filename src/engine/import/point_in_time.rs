@@ -58,7 +58,7 @@ impl PointInTime {
             Some(name) => {
                 let backup = catalog.find(name).await?;
                 let (place, found, lock) = archive_of(repository, &backup, cx).await?;
-                let base = Base::of(&backup.manifest, &found.config);
+                let base = Base::of(&backup.manifest, &found.parts.config);
                 let base = base.map_err(|why| {
                     Error::new(
                         ErrorKind::Refused,
@@ -70,7 +70,7 @@ impl PointInTime {
             }
             None => {
                 let (place, found, lock) = archive_at(repository, moment, cx).await?;
-                let bases = bases::bases(repository, &found.config, cx).await?;
+                let bases = bases::bases(repository, &found.parts.config, cx).await?;
                 (place, found, lock, bases.into_iter().map(|base| (base, None)).collect())
             }
         };
@@ -81,7 +81,7 @@ impl PointInTime {
         };
         let base_lock = backup.read_lock("import").await?;
         let rate = place.rate().await;
-        Ok(Self { rate, ..Self::of(backup, place, range, moment, (base_lock, archive_lock), &found.config.databases) })
+        Ok(Self { rate, ..Self::of(backup, place, range, moment, (base_lock, archive_lock), &found.parts.config.databases) })
     }
 
     fn of(
@@ -204,7 +204,7 @@ async fn archive_at(repository: &Repository, moment: Moment, cx: &Context) -> Re
         let has =
             |(_, found, _): &Archived| found.ends().is_some_and(|(begin, end)| begin <= moment.upto() && moment.reach() <= end);
         let names: Vec<String> =
-            all.iter().map(|(place, found, _)| format!("{} ({})", found.config.replica_set, place.id())).collect();
+            all.iter().map(|(place, found, _)| format!("{} ({})", found.parts.config.replica_set, place.id())).collect();
         all.retain(has);
         if all.len() != 1 {
             return Err(Error::usage(format!(

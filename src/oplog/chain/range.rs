@@ -47,7 +47,7 @@ impl ChainRange {
             from: from.time,
             to,
             anchor: from.digest.is_some().then_some(from),
-            is_of_everything: found.config.databases.is_empty(),
+            is_of_everything: found.parts.config.databases.is_empty(),
         })
     }
 

@@ -4,7 +4,7 @@
 use super::roll::open_piece;
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::chain::{ChainConfig, Gap, Link, PieceHeader};
+use crate::format::chain::{Gap, Link, PieceHeader};
 use crate::format::digest::Sha256Hex;
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::repository::chain::{ChainParts, ChainPlace};
@@ -13,8 +13,6 @@ use crate::repository::layout;
 /// The parts of an archive in order.
 #[derive(Debug, Clone)]
 pub struct Spans {
-    /// What it is of.
-    pub config: ChainConfig,
     /// Its parts.
     pub spans: Vec<Span>,
     /// What is wrong: the key of an object, and why. A part that is wrong is not among the spans,
@@ -120,7 +118,7 @@ impl Spans {
         for _ in 0..5 {
             let Some(parts) = place.parts().await? else { return Ok(None) };
             let (found, vanished) = Self::read(place, parts, cpu).await?;
-            if !vanished && place.config().await?.as_ref() == Some(&found.config) {
+            if !vanished && place.config().await?.as_ref() == Some(&found.parts.config) {
                 return Ok(Some(found));
             }
         }
@@ -130,13 +128,12 @@ impl Spans {
 
     /// Reads the headers of pieces. Also tells whether a piece vanished meanwhile.
     async fn read(place: &ChainPlace, parts: ChainParts, cpu: &CpuPool) -> Result<(Self, bool)> {
-        let mut found =
-            Self { config: parts.config.clone(), spans: Vec::new(), problems: parts.damaged.clone(), parts: parts.clone() };
-        for link in &parts.links {
+        let mut found = Self { spans: Vec::new(), problems: parts.damaged.clone(), parts };
+        for link in found.parts.links.clone() {
             found.link(link);
         }
         let mut vanished = false;
-        for &number in &parts.pieces {
+        for number in found.parts.pieces.clone() {
             match open_piece(place, number, cpu).await {
                 Ok(piece) => found.piece(piece.header, piece.sha256),
                 Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -153,11 +150,11 @@ impl Spans {
         Ok((found, vanished))
     }
 
-    fn link(&mut self, link: &Link) {
+    fn link(&mut self, link: Link) {
         let broken = match (self.spans.last().map(|span| &span.what), &link.previous) {
             (Some(Part::Link(before)), Some(previous)) if *previous == before.as_previous() => None,
             (None, None) => None,
-            (None, Some(_)) if self.config.first.as_ref() == Some(&link.name) => None,
+            (None, Some(_)) if self.parts.config.first.as_ref() == Some(&link.name) => None,
             (_, Some(previous)) => Some(format!(
                 "{}/{}: the link before it, {}, is missing or was exchanged",
                 link.name,
@@ -167,7 +164,8 @@ impl Spans {
             (_, None) => Some(format!("{}/{} is not the link that follows here", link.name, layout::MANIFEST)),
         };
         let broken = broken.or_else(|| self.torn(&link.from, link.gap.as_ref(), &link.name));
-        self.push(Part::Link(Box::new(link.clone())), (link.from, link.to), link.gap.clone(), broken);
+        let (ends, gap) = ((link.from, link.to), link.gap.clone());
+        self.push(Part::Link(Box::new(link)), ends, gap, broken);
     }
 
     fn piece(&mut self, header: PieceHeader, sha256: Sha256Hex) {

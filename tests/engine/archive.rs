@@ -320,6 +320,20 @@ async fn a_part_of_the_oplog_that_was_never_archived_is_told_and_never_bridged()
     assert!(gap.reason.contains("no longer reaches back") && gap.from.position == text(end), "{gap:?}");
     let far = run(&database, doc! { "insert": "c", "documents": [{ "_id": "far" }] }).await;
     let expected_far = contents(&database).await;
+    // What was told stays so once it is part of links.
+    let enough = found.archives[0].links + 2;
+    let mut rolled = found.clone();
+    for id in 0..100 {
+        if rolled.archives[0].links >= enough {
+            break;
+        }
+        run(&client.database("later"), doc! { "insert": "c", "documents": [{ "_id": id }] }).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        rolled = look(&vault).await;
+    }
+    let summary = &rolled.archives[0];
+    assert!(summary.links >= enough && summary.problems.is_empty(), "{summary:?}");
+    assert_eq!(rolled.gaps, found.gaps);
     let report = archiving.stop().await;
     assert_eq!(report.gaps, 1);
 

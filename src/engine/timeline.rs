@@ -384,8 +384,18 @@ async fn details(place: &ChainPlace, found: &Spans, happened: &mut Happened, cx:
         match records.await {
             Ok(records) => happened.take(records),
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
+            // One that left the archive's window meanwhile is not damaged.
+            Err(_) if is_gone(place, &span.what).await => {}
             Err(e) => problems.push(format!("{}: {e}", span.what.name())),
         }
     }
     Ok(problems)
+}
+
+/// Whether this is a link that was removed since the archive was listed.
+async fn is_gone(place: &ChainPlace, part: &Part) -> bool {
+    match part {
+        Part::Link(link) => matches!(place.read_link(&link.name).await, Ok(None)),
+        Part::Piece(..) => false,
+    }
 }

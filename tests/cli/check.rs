@@ -44,7 +44,7 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
         ("source", "read documents") => shop(vec![doc! { "find": "orders" }, doc! { "find": "log" }]),
         ("source", "read time series") => shop(vec![doc! { "find": "system.buckets.ticks" }]),
         ("source", "sizes for planning") => shop(vec![doc! { "collStats": "orders" }]),
-        ("source", "keep an oplog slice") => {
+        ("source", "keep an oplog slice" | "archive the oplog") => {
             vec![("local", doc! { "find": "oplog.rs", "limit": 1 }), ("config", doc! { "find": "transactions", "limit": 1 })]
         }
         ("source", "recognize the replica set") => vec![("admin", doc! { "replSetGetConfig": 1 })],
@@ -116,7 +116,7 @@ async fn the_table_says_what_the_server_allows() {
         let report = output.json();
         let client = Client::with_uri_str(&uri).await.unwrap();
         let rows = report["rights"].as_array().unwrap();
-        assert_eq!(rows.len(), 18, "{report}");
+        assert_eq!(rows.len(), 19, "{report}");
         for row in rows {
             let (side, feature) = (row["side"].as_str().unwrap(), row["feature"].as_str().unwrap());
             // The server also requires the privileges for what is replayed, which have rows of
@@ -158,12 +158,14 @@ async fn a_right_that_is_missing_is_named_with_the_role_to_grant() {
     assert_eq!(row(&report, "source", "read documents")["granted"], true);
     let oplog = row(&report, "source", "keep an oplog slice");
     assert_eq!((&oplog["granted"], &oplog["required"], &oplog["missing"][0]), (&false.into(), &false.into(), &"find".into()));
+    let archive = row(&report, "source", "archive the oplog");
+    assert_eq!((&archive["granted"], &archive["required"]), (&false.into(), &false.into()), "{archive}");
     let consistency = |report: &Value| {
         let lines = report["lines"].as_array().unwrap();
         lines.iter().find(|l| l["subject"] == "consistency").unwrap()["message"].as_str().unwrap().to_owned()
     };
     assert!(consistency(&report).contains("this login cannot read the oplog"), "{report}");
-    assert_eq!(report["rights"].as_array().unwrap().len(), 7, "{report}");
+    assert_eq!(report["rights"].as_array().unwrap().len(), 8, "{report}");
     // The privileges that a backup of this source would need at the target are required there.
     let shop = server.client().await.database("shop");
     shop.run_command(doc! { "create": "strict", "validator": { "a": 1 } }).await.unwrap();

@@ -77,6 +77,8 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
         };
         let keeping = Need::of("keep an oplog slice", &["find"], oplog(), grant);
         rows.push(keeping.required_where(!discover::can_snapshot(&source.connection), without));
+        let archiving = Need::of("archive the oplog", &["find"], oplog(), grant);
+        rows.push(archiving.required_where(false, "`archive` is refused: only the times of backups can be restored"));
         let grant = "clusterMonitor on admin";
         let knowing = Need::of("recognize the replica set", &["replSetGetConfig"], vec![Place::Cluster], grant);
         rows.push(knowing.required_where(false, "an import recognizes the source among its targets by hosts alone"));

@@ -182,7 +182,8 @@ impl Roller {
                 store.delete_all(key::MANIFEST).await?;
                 break;
             }
-            name = format!("{wanted}-{number}");
+            // With leading zeros, since names are compared as text.
+            name = format!("{wanted}-{number:02}");
         }
         Ok(name)
     }

@@ -131,6 +131,7 @@ impl PitrSettings {
         let filter = NamespaceFilter { databases: databases.clone(), ..NamespaceFilter::default() };
         ArchiveOptions {
             databases,
+            age: of.age,
             roll: self.link,
             compression: tuning.level.map_or(of.compression, Compression::of),
             keep: self.window(),

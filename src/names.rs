@@ -19,6 +19,9 @@ mod rename;
 /// Databases that belong to a deployment and not to its users: never in a backup, never a target.
 pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "local", "config"];
 
+/// The database of a target in which `sync` keeps how far it is.
+pub const SYNC_DATABASE: &str = "bsonvault";
+
 /// Refuses names that servers do not accept for a database.
 ///
 /// # Errors

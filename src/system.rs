@@ -13,6 +13,14 @@ pub fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Whether a process with this ID exists on this machine.
+#[must_use]
+pub fn has_process(id: i64) -> bool {
+    let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw);
+    // One of another user exists, too, but may not be asked.
+    id.is_some_and(|id| rustix::process::test_kill_process(id) != Err(rustix::io::Errno::SRCH))
+}
+
 /// Whether every machine uses this name for itself: `localhost` and the like, or a socket's path;
 /// `host:port` or the host alone.
 #[must_use]

@@ -25,6 +25,7 @@ pub mod restore;
 pub mod serve;
 pub mod shell;
 pub mod show;
+pub mod sync;
 pub mod timeline;
 pub mod token;
 pub mod tools;
@@ -126,6 +127,8 @@ pub enum Verb {
     Archive(archive::Args),
     /// Show which times can be restored, from which backup, and what happened in them
     Timeline,
+    /// Let the target follow the source until it is stopped, second by second
+    Sync(sync::Args),
     /// Find operations in the archived oplog, with their exact times
     OplogSearch(oplog_search::Args),
     /// Check configuration, connections, rights and free space
@@ -280,6 +283,7 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Backup(args) => backup::run(args, &config, faces, cx).await,
         Verb::Import(args) => import::run(args, &config, faces, cx).await,
         Verb::Archive(args) => archive::run(args, &config, faces, cx).await,
+        Verb::Sync(args) => sync::run(args, &config, faces, cx).await,
         Verb::Timeline => cx.unless_cancelled(timeline::run(&config, cx)).await,
         Verb::OplogSearch(args) => oplog_search::run(args, &config, cx).await,
         Verb::Dump(args) => dump::run(args, &config, json, faces, cx).await,
@@ -306,6 +310,7 @@ impl Verb {
             Self::Backup(args) => args.flags(),
             Self::Import(args) => args.flags(),
             Self::Archive(args) => args.flags(),
+            Self::Sync(args) => args.flags(),
             Self::Dump(args) => args.flags()?,
             Self::Restore(args) => args.flags()?,
             Self::Export(args) => args.flags(),
@@ -343,6 +348,7 @@ impl Verb {
     fn logged(&self) -> &'static str {
         match (self, self.deployment()) {
             (Self::Serve(_) | Self::Archive(_), _) => logs::OF_A_SERVICE,
+            (Self::Sync(args), _) if args.is_endless() => logs::OF_A_SERVICE,
             (_, Some(deployment)) => logs::of_verbosity(deployment.verbosity()),
             (_, None) => logs::OF_A_VERB,
         }

@@ -10,6 +10,7 @@ pub mod import;
 pub mod lined_up;
 pub mod list;
 pub mod provenance;
+pub mod sync;
 pub mod tune;
 
 use comfy_table::{CellAlignment, Table, presets};

@@ -43,8 +43,6 @@ use crate::oplog::window;
 use crate::repository::Repository;
 use crate::repository::chain::ChainPlace;
 
-/// How long an entry may wait until it is made durable.
-const AGE: Duration = Duration::from_millis(900);
 /// The bytes of entries that are made durable at once, however young they are.
 const BYTES: usize = 4 * 1024 * 1024;
 /// How often to record that only entries came that are not kept.
@@ -275,7 +273,7 @@ impl Archive {
 
     fn due_to_flush(&self) -> Instant {
         match self.writer.pending_since() {
-            Some(since) => since + AGE,
+            Some(since) => since + self.options.age,
             None if self.writer.has_moved() => self.last_flush + EMPTY,
             None => Instant::now() + EMPTY,
         }

@@ -18,6 +18,7 @@ pub mod oplog_search;
 mod replayed;
 #[cfg(test)]
 mod sendable;
+pub mod sync;
 pub mod test_restore;
 pub mod timeline;
 pub mod tune;

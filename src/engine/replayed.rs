@@ -33,6 +33,8 @@ pub(super) struct Followed {
     pub(super) content: Content,
     /// The time of the last entry.
     pub(super) last: Option<ClusterTime>,
+    /// The first part of the oldest transaction that is open at its end.
+    pub(super) open_from: Option<ClusterTime>,
 }
 
 /// Follows the slice of a backup, whether its manifest is stored yet or not. Reads the last
@@ -90,7 +92,7 @@ pub(super) async fn follow_entries(
     }
     let catalog = tracker.catalog()?;
     last_read.retain(|uuid, _| catalog.read_within.contains(uuid));
-    Ok(Followed { catalog, committed, last_read, content, last: last_time })
+    Ok(Followed { catalog, committed, last_read, content, last: last_time, open_from: tracker.open_from() })
 }
 
 /// The last document of each capped collection of a backup.

@@ -2,7 +2,9 @@
 //! breaks it is mostly a stream of closures, or an `async` block that borrows, held over an await.
 //! The compiler cannot prove that its lifetimes hold for all, unless it is `boxed`.
 
-use super::{adopt, backup, check, clean, cleanup, download, export, import, test_restore, tune, undo, verify, verify_archive};
+use super::{
+    adopt, backup, check, clean, cleanup, download, export, import, sync, test_restore, tune, undo, verify, verify_archive,
+};
 use crate::clock;
 use crate::context::Context;
 use crate::interop::Dump;
@@ -30,6 +32,10 @@ fn futures_of_operations_are_send() {
     };
     let _archives = |place: &ChainPlace, options: &verify::VerifyOptions, cx: &Context| {
         is_send(verify_archive::run(place, options, cx));
+    };
+    let _syncs = |uri: &MongoUri, to: &Repository, options: &sync::SyncOptions, status: &sync::StatusSender, cx: &Context| {
+        is_send(sync::run(uri, uri, to, options, status, cx));
+        is_send(sync::finalize(uri, cx));
     };
     let _imports = |backup: &Backup, plan: import::Plan<'_>, uri: &MongoUri, options: &import::ImportOptions, cx: &Context| {
         is_send(import::plan(backup, uri, Some(uri), options, cx));

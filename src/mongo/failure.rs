@@ -23,6 +23,8 @@ pub mod code {
     pub const NAMESPACE_EXISTS: i32 = 48;
     /// The server has no such command.
     pub const COMMAND_NOT_FOUND: i32 = 59;
+    /// The index does not exist.
+    pub const INDEX_NOT_FOUND: i32 = 27;
     /// Another operation on the namespace is in progress.
     pub const CONFLICTING_OPERATION_IN_PROGRESS: i32 = 117;
     /// A majority did not confirm a write in time.
@@ -43,6 +45,10 @@ pub mod code {
     pub const SNAPSHOT_TOO_OLD: i32 = 239;
     /// The collection or its catalog entry is newer than the snapshot.
     pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
+    /// A transaction is too large to be logged.
+    pub const TRANSACTION_TOO_LARGE: i32 = 257;
+    /// A transaction is too large for the server's cache.
+    pub const TRANSACTION_TOO_LARGE_FOR_CACHE: i32 = 388;
     /// The name belongs to another collection than the UUID.
     pub const COLLECTION_UUID_MISMATCH: i32 = 361;
     /// A time series bucket holds several types of measurement in one field, for which the

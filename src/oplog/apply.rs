@@ -8,10 +8,13 @@
 //! Within a frame, only the last state of a document counts. So what a later entry of the frame
 //! undoes is not sent, and what is left is sent in the fastest way.
 
+mod batch;
 mod destination;
 mod difference;
+pub mod gather;
 mod group;
 mod lane;
+pub mod moment;
 mod plan;
 mod rights;
 mod send;
@@ -23,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+pub use self::batch::Batch;
 pub use self::destination::{Destination, Holds};
 use self::lane::Arranged;
 pub use self::plan::Commits;

@@ -32,7 +32,7 @@ const VIEWS: &str = "system.views";
 /// Follows the catalog entry by entry. After each, it can report the catalog and continue.
 pub struct CatalogTracker<'a> {
     listed_at: ClusterTime,
-    wanted: Box<dyn Fn(&Namespace) -> bool + Send + 'a>,
+    wanted: Box<dyn Fn(&Namespace) -> bool + Send + Sync + 'a>,
     listed: Cow<'a, [Collection]>,
     collections: HashMap<Uuid, State>,
     views: BTreeMap<Namespace, View>,
@@ -102,7 +102,7 @@ impl<'a> CatalogTracker<'a> {
     pub fn new(
         listed: impl Into<Cow<'a, [Collection]>>,
         listed_at: ClusterTime,
-        wanted: impl Fn(&Namespace) -> bool + Send + 'a,
+        wanted: impl Fn(&Namespace) -> bool + Send + Sync + 'a,
     ) -> Result<Self> {
         let listed = listed.into();
         let (mut collections, mut views) = (HashMap::new(), BTreeMap::new());
@@ -179,6 +179,12 @@ impl<'a> CatalogTracker<'a> {
         Ok(parts)
     }
 
+    /// The first part of the oldest transaction that is open after the last entry taken.
+    #[must_use]
+    pub fn open_from(&self) -> Option<ClusterTime> {
+        self.transactions.open_from()
+    }
+
     /// The catalog after the last entry taken.
     ///
     /// # Errors
@@ -214,6 +220,26 @@ impl<'a> CatalogTracker<'a> {
             )));
         }
         Ok(Catalog { collections, has_differences: self.has_differences, read_within: self.rewritten.clone() })
+    }
+
+    /// The collections that exist after the last entry taken and have a wanted name, and temporary
+    /// ones under any name, since their name is not their last one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] if an unlisted collection got a wanted name;
+    /// [`ErrorKind::Damaged`].
+    pub fn current(&self) -> Result<Vec<Collection>> {
+        if let Some(stranger) = self.strangers.values().find(|name| self.is_wanted(name)) {
+            return Err(Error::new(ErrorKind::Refused, format!("a collection that is not followed was renamed to {stranger}")));
+        }
+        let states = self.collections.iter().filter(|(_, state)| {
+            let is_temporary = state.options.get("temp").is_some_and(is_true);
+            is_temporary || self.is_wanted(&state.namespace)
+        });
+        let mut collections: Vec<_> = states.map(|(uuid, state)| state.collection(*uuid, &self.listed)).collect::<Result<_>>()?;
+        let views = self.views.iter().filter(|(namespace, _)| self.is_wanted(namespace));
+        collections.extend(views.map(|(namespace, view)| view.collection(namespace, &self.listed)));
+        Ok(collections)
     }
 
     fn is_wanted(&self, namespace: &Namespace) -> bool {

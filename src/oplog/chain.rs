@@ -1,12 +1,15 @@
 //! The archive of an oplog: entries in, as [`pieces`] that are [rolled](roll) into links, and
-//! entries out, as a [`range`] that is proven to be whole.
+//! entries out, as a [`range`] that is proven to be whole, or without end
+//! ([`follow`]).
 
+pub mod follow;
 mod index;
 pub mod pieces;
 pub mod range;
 pub mod roll;
 pub mod spans;
 
+pub use self::follow::ChainFollower;
 use self::index::IndexBuilder;
 pub use self::pieces::PieceWriter;
 pub use self::range::{ChainRange, ChainReader};

@@ -6,6 +6,7 @@ pub mod check;
 mod collection_spec;
 mod copy;
 mod ddl;
+pub mod evolve;
 pub mod holdings;
 pub mod in_place;
 pub mod indexes;
@@ -26,6 +27,7 @@ pub(crate) mod settle;
 mod specification;
 pub mod staging;
 mod step;
+pub mod synced;
 pub mod users;
 
 use std::time::Duration;
@@ -73,6 +75,8 @@ pub struct Target {
     pub cpu: CpuPool,
     /// The memory budget shared by all concurrent work.
     pub memory: MemoryBudget,
+    /// How long a command is repeated that fails for reasons that may pass.
+    patience: Duration,
     stop: CancellationToken,
 }
 
@@ -82,7 +86,14 @@ impl Target {
     #[must_use]
     pub fn new(connection: Connection, behaves_as: Version, cx: &Context) -> Self {
         let checks_uuids = behaves_as >= Version(6, 0, 0) && connection.topology != Topology::Sharded;
-        Self { connection, checks_uuids, cpu: cx.cpu.clone(), memory: cx.memory.clone(), stop: cx.cancel.clone() }
+        let (cpu, memory, stop) = (cx.cpu.clone(), cx.memory.clone(), cx.cancel.clone());
+        Self { connection, checks_uuids, cpu, memory, patience: retry::STEP, stop }
+    }
+
+    /// The same, which repeats a command for so long.
+    #[must_use]
+    pub fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same target, without the stop: for work that must be finished, and for cleanup after a
@@ -181,7 +192,7 @@ pub(crate) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     pub(crate) fn new(target: &'a Target, what: &'a str) -> Self {
-        Self { target, what, retry: Retry::within(retry::STEP) }
+        Self { target, what, retry: Retry::within(target.patience) }
     }
 
     /// A part of the step succeeded: the retry limit starts again.
@@ -255,6 +266,11 @@ impl Problem {
     /// Whether an index may be the reason why a document was refused.
     fn may_be_of_an_index(&self) -> bool {
         !is_transient_code(self.code) && !matches!(self.code, code::MIXED_SCHEMA | code::COLLECTION_UUID_MISMATCH)
+    }
+
+    /// Whether a document with an equal `_id`, or an equal key of a unique index, exists.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        self.code == code::DUPLICATE_KEY
     }
 
     pub(crate) fn error(&self, what: &str) -> Error {

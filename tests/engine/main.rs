@@ -24,4 +24,5 @@ mod staged;
 #[path = "../support/mod.rs"]
 mod support;
 mod support_works;
+mod sync;
 mod test_restore;

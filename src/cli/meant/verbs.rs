@@ -52,6 +52,10 @@ const VERBS: &[Meant] = &[
         "`bsonvault serve` takes backups on the schedule of BACKUP_CRON or BACKUP_INTERVAL_HOURS; `bsonvault backup` takes one now",
     ),
     ("jobs cancel logs log wait events stop", "only a service has jobs: GET /api/jobs; Ctrl-C ends a verb"),
+    (
+        "follow mirror replicate replication mongosync live pcsm clustersync",
+        "`bsonvault sync` lets the target follow the source until it is stopped",
+    ),
     ("undo revert unimport", "`bsonvault import --undo-last` undoes an import with --keep-replaced"),
     (
         "unlock repair gc rebuild-index",

@@ -12,6 +12,8 @@ use crate::format::frame::Compression;
 pub struct ArchiveOptions {
     /// The databases whose entries are kept; empty for everything.
     pub databases: Vec<String>,
+    /// How long an entry may wait until it is made durable.
+    pub age: Duration,
     /// How long a link is: pieces of this time become one.
     pub roll: Duration,
     /// How entries are compressed.
@@ -28,6 +30,7 @@ impl Default for ArchiveOptions {
     fn default() -> Self {
         Self {
             databases: Vec::new(),
+            age: Duration::from_millis(900),
             roll: Duration::from_secs(3600),
             compression: Compression::of(3),
             keep: None,

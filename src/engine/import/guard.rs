@@ -14,7 +14,11 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`ErrorKind::Refused`], which says how it was recognized.
-pub(super) async fn refuse_source(target: &Connection, origin: &Source, configured_source: Option<&MongoUri>) -> Result<()> {
+pub(in crate::engine) async fn refuse_source(
+    target: &Connection,
+    origin: &Source,
+    configured_source: Option<&MongoUri>,
+) -> Result<()> {
     let refused = |what: &str, by: String| {
         Err(Error::new(ErrorKind::Refused, format!("the target {} is {what}: {by}", target.uri))
             .hint("check [[MONGO_URI_LOCAL or target]]; to write to that deployment nonetheless, give [[allow-same]]"))

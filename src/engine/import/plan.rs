@@ -11,7 +11,7 @@ use super::planned::PlannedPointInTime;
 use super::select::Selected;
 use super::slice::Slice;
 use crate::few::{Few, LISTED};
-use crate::format::manifest::{ClusterTime, CollectionKind};
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind};
 use crate::mongo::catalog::ListedCollection;
 use crate::names::Namespace;
 use crate::sink::users::WantedAccounts;
@@ -202,6 +202,17 @@ impl Plan<'_> {
         let mut left_out = Few::up_to(LISTED);
         left_out.extend(self.specs.iter().flat_map(|b| &b.left_out).chain(lost).cloned());
         left_out.into_sentences().into_iter().chain(self.beside.iter().cloned()).collect()
+    }
+
+    /// Each collection, time series and view that is imported, as it is in the source at the time
+    /// that is imported, and its name in the target.
+    pub(in crate::engine) fn copied(&self) -> Vec<(Collection, Namespace)> {
+        self.selected.iter().map(|s| (s.collection.clone().into_owned(), s.to.clone())).collect()
+    }
+
+    /// The first part of the oldest transaction that is open at the time that is imported.
+    pub(in crate::engine) fn open_from(&self) -> Option<ClusterTime> {
+        self.slice.as_ref().and_then(|slice| slice.open_from)
     }
 
     /// From now on, only the collections found by the last look may be overwritten.

@@ -23,6 +23,8 @@ pub(super) struct Slice {
     pub(super) committed: Committed,
     /// The last document that was read of each capped collection, if the slice inserts it.
     pub(super) after: HashMap<Uuid, (u8, Vec<u8>)>,
+    /// The first part of the oldest transaction that is open at its end.
+    pub(super) open_from: Option<ClusterTime>,
 }
 
 /// The collections of a backup at its consistency point: at the end of its slice, if it has one.
@@ -51,7 +53,7 @@ async fn follow(
     // What a base of an archive read of capped collections, it read until the end of its own slice.
     let read_until = origin.read_until().unwrap_or(oplog.to);
     let followed = replayed::follow_entries(entries, manifest, (listed_at, read_until), known, cpu).await?;
-    let Followed { catalog, committed, last_read, content, last } = followed;
+    let Followed { catalog, committed, last_read, content, last, open_from } = followed;
     let mut oplog = oplog.clone();
     if origin.archived().is_some() {
         (oplog.documents, oplog.bytes) = (content.documents, content.bytes);
@@ -61,6 +63,6 @@ async fn follow(
     let mut collections = catalog.collections;
     let lasts: HashSet<Option<Uuid>> = collections.iter().map(|c| c.uuid).collect();
     collections.extend(manifest.collections.iter().filter(|c| c.is_temporary() && !lasts.contains(&c.uuid)).cloned());
-    let slice = Slice { oplog, has_differences: catalog.has_differences, committed, after: last_read };
+    let slice = Slice { oplog, has_differences: catalog.has_differences, committed, after: last_read, open_from };
     Ok((collections, slice))
 }

@@ -18,7 +18,7 @@ const DEEPEST: usize = 200;
 /// # Errors
 /// [`ErrorKind::Refused`] if the view would read from another database, which servers do not allow;
 /// those of `rename`.
-pub(super) fn renamed(
+pub(in crate::engine) fn renamed(
     options: &RawValue,
     from: &Namespace,
     to: &Namespace,

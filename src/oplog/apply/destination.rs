@@ -34,6 +34,11 @@ pub enum Holds {
 }
 
 impl Destination {
+    /// Whether its name is one of those that servers give a meaning to, as `system.js`.
+    pub(super) fn is_of_the_system(&self) -> bool {
+        self.namespace.collection.starts_with("system.")
+    }
+
     /// The destination of a collection that is filled under this name.
     #[must_use]
     pub fn of(collection: &Collection, name: &Namespace, after: Option<(u8, Vec<u8>)>) -> Self {

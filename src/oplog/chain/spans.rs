@@ -245,6 +245,15 @@ impl Spans {
         runs
     }
 
+    /// The number and the SHA-256 of the last piece, whether it is part of a link or not, and the
+    /// last entry; `None` if there is nothing.
+    #[must_use]
+    pub fn tip(&self) -> Option<((u64, Sha256Hex), OplogPosition)> {
+        let last = self.spans.last()?;
+        let (number, sha256) = last.what.last_piece();
+        Some(((number, sha256.clone()), last.to))
+    }
+
     /// The gaps, oldest first.
     pub fn gaps(&self) -> impl Iterator<Item = &Gap> {
         self.spans.iter().filter_map(|span| span.gap.as_ref())

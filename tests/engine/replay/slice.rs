@@ -87,7 +87,11 @@ impl Slice {
     }
 
     /// Computes the result of the slice.
-    pub(crate) fn follow(&self, frames: &[Vec<u8>], wanted: impl Fn(&Namespace) -> bool + Send) -> bsonvault::error::Result<End> {
+    pub(crate) fn follow(
+        &self,
+        frames: &[Vec<u8>],
+        wanted: impl Fn(&Namespace) -> bool + Send + Sync + Sync,
+    ) -> bsonvault::error::Result<End> {
         let mut tracker = CatalogTracker::new(&self.listed, self.listed_at, wanted)?;
         let mut committed = Committed::new(self.listed_at);
         for (uuid, id) in self.last_read() {

@@ -1,0 +1,162 @@
+//! Asks a target how far it is, and asks the process that follows into it to pause, to go on, or to
+//! end for good.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::context::Context;
+use crate::engine::timeline::TimelineTime;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mongo::connect::ConnectOptions;
+use crate::mongo::{Connection, MongoUri};
+use crate::sink::synced::{Held, Synced, SyncedState};
+use crate::sink::{Target, evolve};
+
+/// A target that follows a source.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncView {
+    /// The target: scheme, hosts and database.
+    pub target: String,
+    /// The ID of the source's replica set.
+    pub replica_set_id: String,
+    /// The name of the source's replica set.
+    pub replica_set: String,
+    /// What is followed.
+    pub selection: String,
+    /// `copying`, `following`, `paused`, `held` or `final`.
+    pub state: String,
+    /// Why it is held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Everything up to this entry of the source is in the target. Absent before the first copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<TimelineTime>,
+    /// Whether a process follows into it now.
+    pub running: bool,
+    /// That process: `PROCESS on HOST`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// How many seconds of the source the target is behind, by what that process knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<u32>,
+    /// Whether the target shows one moment of the source.
+    pub moment: bool,
+}
+
+impl SyncView {
+    fn of(uri: &MongoUri, synced: Synced) -> Self {
+        let is_begun = synced.at.time.t > 0;
+        let holder = synced.holder.filter(|holder| holder.lives);
+        let told = synced.told.filter(|_| holder.is_some());
+        Self {
+            target: uri.to_string(),
+            replica_set_id: synced.replica_set_id,
+            replica_set: synced.replica_set,
+            selection: synced.selection,
+            state: synced.state.name().to_owned(),
+            reason: synced.reason.filter(|_| synced.state == SyncedState::Held),
+            at: is_begun.then(|| synced.at.time.into()),
+            running: holder.is_some(),
+            process: holder.map(|holder| format!("{} on {}", holder.process, holder.host)),
+            lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.t)),
+            moment: synced.to.is_none() && is_begun && told.is_none_or(|told| told.moment),
+        }
+    }
+}
+
+async fn open(uri: &MongoUri, cx: &Context) -> Result<Target> {
+    let how = ConnectOptions { pool: 2, selection_timeout: None };
+    let connection = cx.unless_cancelled(Connection::open(uri, how)).await?;
+    let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
+    Ok(Target::new(connection, version, cx))
+}
+
+async fn read(target: &Target) -> Result<Synced> {
+    Synced::read(target).await?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("{} follows nothing", target.connection.uri))
+            .hint("`bsonvault sync` makes it follow a source")
+    })
+}
+
+/// How far a target is.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if it follows nothing; server errors.
+pub async fn view(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
+    let target = open(uri, cx).await?;
+    let found = read(&target).await;
+    target.connection.close().await;
+    Ok(SyncView::of(uri, found?))
+}
+
+/// Asks the process that follows into a target to pause: its source's oplog is still archived. A
+/// pause outlasts that process.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`]; [`ErrorKind::Refused`] if it does not follow; server errors.
+pub async fn pause(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
+    change(uri, SyncedState::Following, SyncedState::Paused, cx).await
+}
+
+/// Ends a pause.
+///
+/// # Errors
+/// As for [`pause`].
+pub async fn resume(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
+    change(uri, SyncedState::Paused, SyncedState::Following, cx).await
+}
+
+async fn change(uri: &MongoUri, from: SyncedState, to: SyncedState, cx: &Context) -> Result<SyncView> {
+    let target = open(uri, cx).await?;
+    let changed = async {
+        let before = read(&target).await?;
+        if before.state != to && !Held::ask(&target, from, to).await? {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{uri} is {}, and only what is {} can become {}", before.state.name(), from.name(), to.name()),
+            ));
+        }
+        read(&target).await
+    };
+    let changed = changed.await;
+    target.connection.close().await;
+    Ok(SyncView::of(uri, changed?))
+}
+
+/// Ends the following for good: the target is a copy of its own from now on, and expires documents
+/// by itself again. No process may follow into it.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] if a process follows into it;
+/// [`ErrorKind::Refused`] if it has no complete copy; server errors.
+pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
+    let target = open(uri, cx).await?;
+    let done = async {
+        let found = read(&target).await?;
+        match found.state {
+            SyncedState::Final => return Ok(found),
+            SyncedState::Copying => {
+                return Err(Error::new(ErrorKind::Refused, format!("{uri} has no complete copy yet"))
+                    .hint("run `bsonvault sync` until it follows"));
+            }
+            SyncedState::Held | SyncedState::Following | SyncedState::Paused => {}
+        }
+        if found.to.is_some() {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{uri} is not at one moment of its source: a crash interrupted a write"),
+            )
+            .hint("run `bsonvault sync` once more, and stop it in order"));
+        }
+        let (held, _) = Held::take(&target, &found).await?;
+        evolve::set_expires(&target, true).await?;
+        let done = held.set_state(SyncedState::Final, None).await;
+        held.release().await;
+        done?;
+        read(&target).await
+    };
+    let done = done.await;
+    target.connection.close().await;
+    Ok(SyncView::of(uri, done?))
+}

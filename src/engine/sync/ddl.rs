@@ -1,0 +1,232 @@
+//! Makes the changes of collections, views and indexes in the target, one by one. Each is recorded
+//! once it is made, so that a crash repeats at most one.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::changes::{self, Alteration, Change};
+use super::options::SyncOptions;
+use crate::context::progress::Progress;
+use crate::engine::import;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{Collection, CollectionKind};
+use crate::mongo::Version;
+use crate::names::Namespace;
+use crate::oplog::apply::Destination;
+use crate::oplog::apply::gather::Gatherer;
+use crate::oplog::catalog::CatalogTracker;
+use crate::sink::indexes::{IndexBuilder, Which};
+use crate::sink::synced::SyncedCollection;
+use crate::sink::{CollectionSpec, Target, evolve};
+
+/// The source's catalog as it is followed, and where its parts are in the target.
+pub(super) struct Catalog {
+    target: Target,
+    version: Version,
+    options: SyncOptions,
+    tracker: CatalogTracker<'static>,
+    /// As of the last entry that was applied.
+    collections: Vec<Collection>,
+    places: HashMap<Uuid, (Namespace, Option<Uuid>)>,
+    builder: IndexBuilder,
+    /// How many changes were made.
+    pub(super) made: u64,
+}
+
+impl Catalog {
+    /// The catalog as it was recorded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`].
+    pub(super) fn new(
+        target: &Target,
+        version: Version,
+        options: &SyncOptions,
+        recorded: &[SyncedCollection],
+        at: crate::format::manifest::ClusterTime,
+    ) -> Result<Self> {
+        let listed: Vec<Collection> = recorded.iter().map(|one| one.source.clone()).collect();
+        let places = recorded.iter().filter_map(|one| Some((one.source.uuid?, (one.to.clone(), one.uuid)))).collect();
+        let wanted = options.clone();
+        let tracker = CatalogTracker::new(listed, at, move |namespace: &Namespace| wanted.wants(namespace))?;
+        let collections = tracker.current()?;
+        Ok(Self {
+            target: target.clone(),
+            version,
+            options: options.clone(),
+            tracker,
+            collections,
+            places,
+            builder: IndexBuilder::new(target.clone()),
+            made: 0,
+        })
+    }
+
+    /// Directs the documents of everything that is followed.
+    pub(super) fn direct(&self, gatherer: &mut Gatherer) {
+        for collection in &self.collections {
+            if let Some(uuid) = collection.uuid
+                && let Some((to, _)) = self.places.get(&uuid)
+            {
+                gatherer.direct(uuid, Destination::of(collection, to, None));
+            }
+        }
+    }
+
+    /// Takes an entry that changes nothing yet.
+    ///
+    /// # Errors
+    /// Those of [`CatalogTracker::take`].
+    pub(super) fn take(&mut self, entry: &[u8]) -> Result<()> {
+        self.tracker.take(entry).map(drop)
+    }
+
+    /// Takes an entry, and changes the target as it says. `created` are the collections that it
+    /// creates.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] for what cannot be followed; server errors.
+    pub(super) async fn follow(&mut self, entry: &[u8], created: &HashSet<Uuid>, gatherer: &mut Gatherer) -> Result<()> {
+        self.tracker.take(entry)?;
+        let after = self.tracker.current()?;
+        for change in changes::between(&self.collections, &after)? {
+            self.make(change, created, gatherer).await?;
+            self.made += 1;
+        }
+        self.collections = after;
+        Ok(())
+    }
+
+    async fn make(&mut self, change: Change, created: &HashSet<Uuid>, gatherer: &mut Gatherer) -> Result<()> {
+        match change {
+            Change::Drop(gone) => {
+                let to = self.place(&gone)?;
+                let uuid = gone.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
+                evolve::drop(&self.target, &to, gone.kind, uuid).await?;
+                self.forget(gone, gatherer).await
+            }
+            Change::Rename { before, after, over } => self.rename(&before, &after, over, gatherer).await,
+            Change::Create(new) => {
+                if let Some(uuid) = new.uuid.filter(|uuid| !created.contains(uuid)) {
+                    return Err(not_followed(&new, uuid));
+                }
+                self.create(&new, gatherer).await
+            }
+            Change::Alter(alteration) => self.alter(alteration, gatherer).await,
+        }
+    }
+
+    /// The name in the target: where it is, or where it is to be.
+    fn place(&self, collection: &Collection) -> Result<Namespace> {
+        match collection.uuid.and_then(|uuid| self.places.get(&uuid)) {
+            Some((to, _)) => Ok(to.clone()),
+            None => self.options.name(&collection.namespace()),
+        }
+    }
+
+    async fn create(&mut self, new: &Collection, gatherer: &mut Gatherer) -> Result<()> {
+        let to = self.options.name(&new.namespace())?;
+        let spec = self.spec(new, &to)?;
+        let uuid = evolve::create(&self.target, &spec).await?;
+        self.record(new, to, uuid, gatherer).await?;
+        self.build(&spec).await
+    }
+
+    async fn rename(
+        &mut self,
+        before: &Collection,
+        after: &Collection,
+        over: Option<Collection>,
+        gatherer: &mut Gatherer,
+    ) -> Result<()> {
+        let (from, to) = (self.place(before)?, self.options.name(&after.namespace())?);
+        let known = after.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
+        let Some(known) = known else {
+            return Err(Error::new(ErrorKind::Damaged, format!("{from} of the target is not known by its UUID")));
+        };
+        if from != to {
+            evolve::rename(&self.target, known, &from, &to, over.is_some()).await?;
+        }
+        if let Some(over) = over {
+            self.forget(over, gatherer).await?;
+        }
+        // In another database, it is another collection.
+        let uuid = evolve::identity(&self.target, &to, after.kind).await?;
+        self.record(after, to, uuid, gatherer).await
+    }
+
+    async fn alter(&mut self, alteration: Alteration, gatherer: &mut Gatherer) -> Result<()> {
+        let Alteration { after, dropped, modify, created } = alteration;
+        let to = self.place(&after)?;
+        evolve::drop_indexes(&self.target, &to, &dropped).await?;
+        for fields in &modify {
+            let fields = self.renamed(&after, &to, fields)?;
+            evolve::modify(&self.target, &to, &fields).await?;
+        }
+        if let Some(created) = created {
+            let spec = self.spec(&created, &to)?;
+            let spec = spec.in_place(spec.indexes.clone());
+            self.build(&spec).await?;
+        }
+        let uuid = after.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
+        self.record(&after, to, uuid, gatherer).await
+    }
+
+    async fn build(&self, spec: &CollectionSpec) -> Result<()> {
+        if spec.indexes.is_empty() {
+            return Ok(());
+        }
+        let item = Progress::default().item(format!("indexes of {}", spec.namespace), spec.indexes.len() as u64, 0);
+        let failures = self.builder.build(&spec.in_place(spec.indexes.clone()), Which::All, &item).await?;
+        item.finish();
+        match failures.into_iter().next() {
+            None => Ok(()),
+            Some(failure) => Err(failure.error),
+        }
+    }
+
+    fn spec(&self, collection: &Collection, to: &Namespace) -> Result<CollectionSpec> {
+        let mut collection = collection.clone();
+        if collection.kind == CollectionKind::View {
+            collection.options =
+                import::renamed_view(&collection.options, &collection.namespace(), to, |name| self.options.name(name))?;
+        }
+        CollectionSpec::of(&collection, to.clone(), self.version)
+    }
+
+    /// The fields of a `collMod` with the names of the target.
+    fn renamed(&self, of: &Collection, to: &Namespace, fields: &bson::RawDocumentBuf) -> Result<bson::RawDocumentBuf> {
+        if of.kind != CollectionKind::View {
+            return Ok(fields.clone());
+        }
+        let fields = crate::format::manifest::RawValue::of(fields);
+        let renamed = import::renamed_view(&fields, &of.namespace(), to, |name| self.options.name(name))?;
+        Ok(renamed.bson)
+    }
+
+    async fn record(&mut self, source: &Collection, to: Namespace, uuid: Option<Uuid>, gatherer: &mut Gatherer) -> Result<()> {
+        let recorded = SyncedCollection { source: source.clone(), to: to.clone(), uuid };
+        SyncedCollection::record(&self.target, &[recorded], &[]).await?;
+        if let Some(source_uuid) = source.uuid {
+            gatherer.direct(source_uuid, Destination::of(source, &to, None));
+            self.places.insert(source_uuid, (to, uuid));
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, gone: Collection, gatherer: &mut Gatherer) -> Result<()> {
+        if let Some(uuid) = gone.uuid {
+            gatherer.pass_over(uuid);
+            self.places.remove(&uuid);
+        }
+        SyncedCollection::record(&self.target, &[], &[gone]).await
+    }
+}
+
+fn not_followed(collection: &Collection, uuid: Uuid) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!("{} ({uuid}) was renamed into what is followed, and its documents are not in the target", collection.namespace()),
+    )
+}

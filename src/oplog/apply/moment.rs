@@ -1,0 +1,385 @@
+//! Writes a batch to a target: in one transaction together with the position, so that whoever reads
+//! the target at one time sees one moment of the source; or, if the target has no transactions, the
+//! data first.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, rawdoc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use mongodb::ClientSession;
+use mongodb::error::Error as DriverError;
+use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteConcern};
+
+use super::batch::{Batch, Becomes, Change, Changed, updated};
+use super::destination::Shared;
+use super::lane::Id;
+use crate::error::Result;
+use crate::format::document::{self, Writer};
+use crate::format::kind;
+use crate::mongo::command;
+use crate::mongo::failure::{code, code_of, describe};
+use crate::sink::insert::{NAMES_ARE_FREE, Repeats, upsert};
+use crate::sink::{Problem, Target, write_errors};
+
+/// The most statements and the most bytes in one command.
+const COMMAND_DOCUMENTS: usize = 5_000;
+const COMMAND_BYTES: usize = 12 * 1024 * 1024;
+/// How many documents to look up at a time.
+const LOOKED_UP: usize = 1_000;
+/// How many look-ups at a time.
+const LOOK_UPS: usize = 4;
+/// Larger documents are read a few at a time.
+const REPLIES: u32 = 1_000;
+
+/// How long an abort may take; what it does not reach is aborted by whoever takes the session.
+const ABORT: Duration = Duration::from_secs(5);
+/// What a transaction does, in words.
+const WHAT: &str = "writing a moment of the source";
+
+/// What a batch makes of the target, ready to be written.
+#[derive(Debug)]
+pub struct Writes(Vec<Written>);
+
+/// What is written to one collection.
+#[derive(Debug)]
+struct Written {
+    place: Shared,
+    deletes: Vec<Id>,
+    /// Documents that exist, most likely.
+    replaced: Vec<(Id, Vec<u8>)>,
+    /// Documents that do not exist, most likely.
+    inserts: Vec<(Id, Vec<u8>)>,
+}
+
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As the source wrote it.
+    Plain,
+    /// All documents that it changes are deleted, and then inserted as they are in the end. So it
+    /// does not matter what a unique index refuses on the way, or what of it was written before.
+    Anew,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is written.
+    Done,
+    /// The position is not where it should be: another process has moved it.
+    Moved,
+    /// A unique index refused it on the way, or a document existed already.
+    Duplicate,
+    /// It is too large for one transaction.
+    TooLarge,
+    /// The transaction was aborted: it may be tried again.
+    Aborted,
+}
+
+/// Works out what a batch makes of the documents that it changes: reads those that are updated.
+/// `None` if only the server can work it out.
+///
+/// # Errors
+/// Server errors; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) for documents that are
+/// none.
+pub async fn prepare(target: &Target, batch: Batch) -> Result<Option<Writes>> {
+    if batch.is_unclear() {
+        return Ok(None);
+    }
+    let collections: Vec<_> = batch.collections().map(|changed| prepare_one(target, changed)).collect();
+    let prepared: Vec<Option<Written>> = stream::iter(collections).buffer_unordered(LOOK_UPS).boxed().try_collect().await?;
+    let written: Option<Vec<Written>> = prepared.into_iter().collect();
+    let version = target.connection.version;
+    let unsendable = |written: &Written| {
+        let documents = written.replaced.iter().chain(&written.inserts);
+        version < NAMES_ARE_FREE && documents.into_iter().any(|(_, d)| document::has_operator_names(d).unwrap_or(true))
+    };
+    Ok(written.filter(|all| !all.iter().any(unsendable)).map(Writes))
+}
+
+async fn prepare_one(target: &Target, changed: Changed) -> Result<Option<Written>> {
+    let Changed { place, documents } = changed;
+    let mut written = Written { place, deletes: Vec::new(), replaced: Vec::new(), inserts: Vec::new() };
+    let mut wanted = Vec::new();
+    for (id, Change { existed, becomes }) in documents {
+        match becomes {
+            Becomes::Gone if existed => written.deletes.push(id),
+            Becomes::Gone => {}
+            Becomes::Whole(document) if existed => written.replaced.push((id, document)),
+            Becomes::Whole(document) => written.inserts.push((id, document)),
+            Becomes::Updated(updates) if can_be_listed(&id) => wanted.push((id, updates)),
+            Becomes::Updated(_) | Becomes::Unclear => return Ok(None),
+        }
+    }
+    for some in wanted.chunks(LOOKED_UP) {
+        let found = look_up(target, &written.place, some.iter().map(|(id, _)| id)).await?;
+        let some: Vec<_> = some.to_vec();
+        let after = target.cpu.run(move || {
+            let after = some.into_iter().map(|(id, updates)| {
+                let Some(document) = found.get(&id) else { return Ok(None) };
+                Ok(updated(document, &updates)?.map(|after| (id, after)))
+            });
+            after.collect::<Result<Option<Vec<_>>>>()
+        });
+        match after.await? {
+            Some(after) => written.replaced.extend(after),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(written))
+}
+
+/// Whether a list of `_id`s in a query means just this one.
+fn can_be_listed(id: &Id) -> bool {
+    !matches!(id.0, kind::REGEX | kind::ARRAY | kind::NULL | kind::UNDEFINED)
+}
+
+async fn look_up(target: &Target, place: &Shared, ids: impl Iterator<Item = &Id>) -> Result<HashMap<Id, Vec<u8>>> {
+    let mut list = Writer::default();
+    for (number, (kind, id)) in ids.enumerate() {
+        list.element(*kind, number.to_string(), id);
+    }
+    let within = Writer::default().with(kind::ARRAY, "$in", &list.finish()).finish();
+    let filter = Writer::default().with(kind::DOCUMENT, "_id", &within).finish();
+    let mut find = Writer::default();
+    find.string("find", &place.namespace.collection);
+    find.document("filter", &filter);
+    find.element(kind::INT32, "batchSize", &REPLIES.to_le_bytes());
+    find.document("readConcern", rawdoc! { "level": "local" }.as_bytes());
+    let find = find.raw()?;
+    let database = target.connection.database(&place.namespace.database);
+    let what = format!("reading what is updated in {}", place.namespace);
+    let asking = || async {
+        let asked = command::run_cursor(&database, find.clone()).await;
+        asked.map_err(|e| describe(target.connection.role(), &what, e))
+    };
+    let (documents, _) = target.unless_stopped(command::patiently(asking)).await??;
+    let mut found = HashMap::with_capacity(documents.len());
+    for document in documents {
+        let document = document.into_bytes();
+        if let Some((kind, id)) = document::id(&document)? {
+            let id = (kind, id.to_vec());
+            found.insert(id, document);
+        }
+    }
+    Ok(found)
+}
+
+impl Writes {
+    /// Writes it in one transaction of this session, which begins with `fence`: an update that must
+    /// match.
+    ///
+    /// # Errors
+    /// Server errors that a further try does not help against; [`ErrorKind::Interrupted`].
+    ///
+    /// [`ErrorKind::Interrupted`]: crate::error::ErrorKind::Interrupted
+    pub async fn in_transaction(
+        &self,
+        target: &Target,
+        session: &mut ClientSession,
+        manner: Manner,
+        fence: (&str, &RawDocumentBuf),
+    ) -> Result<Outcome> {
+        let commands = self.commands(manner, None)?;
+        let written = target.unless_stopped(transact(target, session, fence, &commands)).await;
+        if !matches!(written, Ok(Ok(Outcome::Done))) {
+            let _aborted = tokio::time::timeout(ABORT, session.abort_transaction()).await;
+        }
+        match written? {
+            Ok(outcome) => Ok(outcome),
+            Err(Failed::Driver(e)) => judge(&e).ok_or_else(|| describe(target.connection.role(), WHAT, e)),
+            Err(Failed::Refused(problem)) => Err(problem.error(WHAT)),
+        }
+    }
+
+    /// Writes it without a transaction. It may be repeated, in the manner [`Manner::Anew`].
+    ///
+    /// # Errors
+    /// Server errors; [`ErrorKind::Interrupted`].
+    ///
+    /// [`ErrorKind::Interrupted`]: crate::error::ErrorKind::Interrupted
+    pub async fn without_transaction(&self, target: &Target, manner: Manner) -> Result<Outcome> {
+        for (database, command) in self.commands(manner, Some(rawdoc! { "w": 1 }))? {
+            let what = format!("writing to {database}");
+            match target.try_run(&database, command.clone(), Some(command::COMMAND_LIMIT)).await? {
+                Ok(reply) => match write_errors(&reply).into_iter().next() {
+                    None => {}
+                    Some(problem) if problem.is_duplicate() => return Ok(Outcome::Duplicate),
+                    Some(problem) => return Err(problem.error(&what)),
+                },
+                Err(e) if code_of(&e) == Some(code::DUPLICATE_KEY) => return Ok(Outcome::Duplicate),
+                Err(e) => return judge(&e).ok_or_else(|| describe(target.connection.role(), &what, e)),
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The commands that write it, in order, with their databases.
+    fn commands(&self, manner: Manner, concern: Option<RawDocumentBuf>) -> Result<Vec<(String, RawDocumentBuf)>> {
+        let mut commands = Commands { all: Vec::new(), concern };
+        for written in &self.0 {
+            written.commands(manner, &mut commands)?;
+        }
+        Ok(commands.all)
+    }
+}
+
+/// Why a transaction failed.
+enum Failed {
+    Driver(DriverError),
+    Refused(Problem),
+}
+
+impl From<DriverError> for Failed {
+    fn from(error: DriverError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+async fn transact(
+    target: &Target,
+    session: &mut ClientSession,
+    (fence_database, fence): (&str, &RawDocumentBuf),
+    commands: &[(String, RawDocumentBuf)],
+) -> Result<Outcome, Failed> {
+    let concern = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+    let options = TransactionOptions::builder().read_concern(ReadConcern::snapshot()).write_concern(concern).build();
+    session.start_transaction().with_options(options).await?;
+    let fenced = within(target, session, fence_database, fence).await?;
+    if fenced.get_i32("n").unwrap_or(0) == 0 {
+        return Ok(Outcome::Moved);
+    }
+    for (database, command) in commands {
+        let reply = within(target, session, database, command).await?;
+        if let Some(problem) = write_errors(&reply).into_iter().next() {
+            return match problem.is_duplicate() {
+                true => Ok(Outcome::Duplicate),
+                false => Err(Failed::Refused(problem)),
+            };
+        }
+    }
+    session.commit_transaction().await?;
+    Ok(Outcome::Done)
+}
+
+async fn within(
+    target: &Target,
+    session: &mut ClientSession,
+    database: &str,
+    command: &RawDocumentBuf,
+) -> Result<Document, DriverError> {
+    let database = target.connection.database(database);
+    let running = database.run_raw_command(command.clone()).session(session);
+    command::bounded(command::COMMAND_LIMIT, running.into_future()).await
+}
+
+/// What an error of a transaction means, if it may be tried again in some way.
+fn judge(error: &DriverError) -> Option<Outcome> {
+    match code_of(error) {
+        Some(code::DUPLICATE_KEY) => Some(Outcome::Duplicate),
+        Some(code::TRANSACTION_TOO_LARGE | code::TRANSACTION_TOO_LARGE_FOR_CACHE) => Some(Outcome::TooLarge),
+        _ if error.contains_label("TransientTransactionError")
+            || error.contains_label("UnknownTransactionCommitResult")
+            || crate::mongo::failure::is_transient(error) =>
+        {
+            Some(Outcome::Aborted)
+        }
+        _ => None,
+    }
+}
+
+/// Commands in the making.
+struct Commands {
+    all: Vec<(String, RawDocumentBuf)>,
+    concern: Option<RawDocumentBuf>,
+}
+
+impl Commands {
+    /// Adds commands of one kind with these statements, as many as they need.
+    fn add(&mut self, place: &Shared, verb: &str, field: &str, statements: Vec<Vec<u8>>) -> Result<()> {
+        let mut statements = statements.into_iter().peekable();
+        while statements.peek().is_some() {
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while let Some(statement) =
+                statements.next_if(|s| some.is_empty() || (some.len() < COMMAND_DOCUMENTS && bytes + s.len() <= COMMAND_BYTES))
+            {
+                bytes += statement.len() + 16;
+                some.push(statement);
+            }
+            let mut command = Writer::with_capacity(bytes + 256);
+            command.string(verb, &place.namespace.collection);
+            command.bool("ordered", true);
+            if place.has_rules && verb != "delete" {
+                command.bool("bypassDocumentValidation", true);
+            }
+            if let Some(concern) = &self.concern {
+                command.document("writeConcern", concern.as_bytes());
+            }
+            command.documents(field, &some);
+            self.all.push((place.namespace.database.clone(), command.raw()?));
+        }
+        Ok(())
+    }
+}
+
+impl Written {
+    fn commands(&self, manner: Manner, to: &mut Commands) -> Result<()> {
+        let finals = self.replaced.iter().chain(&self.inserts);
+        let (deletes, replaced, inserts): (Vec<&Id>, Vec<&(Id, Vec<u8>)>, Vec<&(Id, Vec<u8>)>) = match manner {
+            Manner::Plain => (self.deletes.iter().collect(), self.replaced.iter().collect(), self.inserts.iter().collect()),
+            Manner::Anew => (self.deletes.iter().chain(finals.clone().map(|(id, _)| id)).collect(), Vec::new(), finals.collect()),
+        };
+        let listed = deletes.iter().copied().filter(|id| can_be_listed(id)).collect::<Vec<_>>();
+        let others = deletes.iter().copied().filter(|id| !can_be_listed(id));
+        let mut statements: Vec<Vec<u8>> = listed.chunks(LOOKED_UP).map(|some| delete_listed(some)).collect();
+        statements.extend(others.map(delete_one));
+        to.add(&self.place, "delete", "deletes", statements)?;
+        let updates = replaced.into_iter().map(|(id, document)| replace(id, document)).collect::<Result<_>>()?;
+        to.add(&self.place, "update", "updates", updates)?;
+        let (plain, special): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|(_, document)| is_kept_by_insert(document));
+        to.add(&self.place, "insert", "documents", plain.into_iter().map(|(_, document)| document.clone()).collect())?;
+        let upserts = special.into_iter().map(|(_, document)| upsert(document, Repeats::Refuse)).collect::<Result<_>>()?;
+        to.add(&self.place, "update", "updates", upserts)
+    }
+}
+
+/// Whether an insert stores the document as it is: it moves an `_id` to the front, and replaces
+/// empty timestamps.
+fn is_kept_by_insert(document: &[u8]) -> bool {
+    let first = document::Elements::of(document).ok().and_then(|mut elements| elements.next());
+    first.is_some_and(|first| first.is_ok_and(|first| first.name == b"_id"))
+        && !document::has_empty_timestamp(document).unwrap_or(true)
+}
+
+fn delete_listed(ids: &[&Id]) -> Vec<u8> {
+    let mut list = Writer::default();
+    for (number, (kind, id)) in ids.iter().enumerate() {
+        list.element(*kind, number.to_string(), id);
+    }
+    let within = Writer::default().with(kind::ARRAY, "$in", &list.finish()).finish();
+    let query = Writer::default().with(kind::DOCUMENT, "_id", &within).finish();
+    Writer::default().with(kind::DOCUMENT, "q", &query).with(kind::INT32, "limit", &[0; 4]).finish()
+}
+
+fn by_id((kind, id): &Id) -> Vec<u8> {
+    let equal = Writer::default().with(*kind, "$eq", id).finish();
+    Writer::default().with(kind::DOCUMENT, "_id", &equal).finish()
+}
+
+fn delete_one(id: &Id) -> Vec<u8> {
+    Writer::default().with(kind::DOCUMENT, "q", &by_id(id)).with(kind::INT32, "limit", &1_i32.to_le_bytes()).finish()
+}
+
+/// The statement that makes this document of the one with its `_id`, whether that exists or not.
+fn replace(id: &Id, document: &[u8]) -> Result<Vec<u8>> {
+    // Names at the top that begin with `$` would be taken for operators.
+    if !is_kept_by_insert(document) || document::has_operator_names_at_top(document)? {
+        return upsert(document, Repeats::Refuse);
+    }
+    let mut statement = Writer::with_capacity(document.len() + id.1.len() + 64);
+    statement.document("q", &by_id(id));
+    statement.document("u", document);
+    statement.bool("upsert", true);
+    Ok(statement.finish())
+}

@@ -1,0 +1,440 @@
+//! A target that follows a source.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use bsonvault::context::Context;
+use bsonvault::engine::import::ImportMode;
+use bsonvault::engine::sync::{self, StatusSender, SyncOptions, SyncReport, SyncState, SyncStatus};
+use bsonvault::error::{Error, ErrorKind};
+use bsonvault::format::manifest::ClusterTime;
+use bsonvault::mongo::{MongoUri, Role};
+use bsonvault::names::NamespaceRename;
+use mongodb::{Client, Database};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::bank::{self, Bank, BankOptions};
+use crate::support::compare::CompareOptions;
+use crate::support::data::{assert_same, content, fill, insert};
+use crate::support::server::{Server, ServerOptions};
+use crate::support::vault::{Vault, filter};
+use crate::support::zoo::{self, ZooOptions};
+
+/// A sync that runs.
+struct Following {
+    stop: CancellationToken,
+    status: watch::Receiver<SyncStatus>,
+    work: JoinHandle<Result<SyncReport, Error>>,
+}
+
+impl Following {
+    /// Waits until everything up to this time is in the target.
+    async fn reaches(&mut self, time: ClusterTime) {
+        self.until(|status| status.at.is_some_and(|at| at >= time)).await;
+    }
+
+    async fn until(&mut self, is_met: impl Fn(&SyncStatus) -> bool) -> SyncStatus {
+        let waiting = async { self.status.wait_for(|status| is_met(status)).await.map(|status| status.clone()) };
+        match tokio::time::timeout(Duration::from_secs(60), waiting).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(_)) => panic!("the sync ended: {:?}", (&mut self.work).await),
+            Err(_) => panic!("the sync is {:?}", self.status.borrow().clone()),
+        }
+    }
+
+    async fn stop(self) -> SyncReport {
+        self.stop.cancel();
+        self.work.await.unwrap().unwrap()
+    }
+
+    /// As if its process was killed: nothing of it is finished.
+    async fn kill(self) {
+        self.work.abort();
+        let _killed = self.work.await;
+    }
+}
+
+fn follow(vault: &Vault, source: &str, target: &Server, options: &SyncOptions) -> Following {
+    let (source, target) = (source.to_owned(), MongoUri::parse(Role::Target, &target.uri()).unwrap());
+    let source = MongoUri::parse(Role::Source, &source).unwrap();
+    let (repository, options, stop) = (vault.repository(), options.clone(), CancellationToken::new());
+    let cx = Context::default().cancelled_by(stop.clone());
+    let (sender, status) = StatusSender::new();
+    let work = async move { sync::run(&source, &target, &repository, &options, &sender, &cx).await };
+    Following { stop, status, work: tokio::spawn(work) }
+}
+
+/// The error of a sync that must not begin.
+async fn refused(vault: &Vault, source: &str, target: &Server, options: &SyncOptions) -> Error {
+    let ended = tokio::time::timeout(Duration::from_secs(60), follow(vault, source, target, options).work).await;
+    ended.expect("it was not refused").unwrap().unwrap_err()
+}
+
+/// Runs a command, and gives its operation time.
+async fn run(database: &Database, command: Document) -> ClusterTime {
+    let reply = database.run_command(command).await.unwrap();
+    ClusterTime::from(reply.get_timestamp("operationTime").unwrap())
+}
+
+/// The time of a write that is made now.
+async fn now(client: &Client) -> ClusterTime {
+    run(&client.database("marks"), doc! { "insert": "marks", "documents": [{}] }).await
+}
+
+/// The target has what the source has, and its own state beside that.
+async fn assert_followed(source: &Client, target: &Client) {
+    assert_same(source, target, CompareOptions { ignore_extra: true, ..CompareOptions::default() }).await;
+}
+
+/// Some of everything that may happen to collections and documents.
+async fn history(client: &Client, round: i32) {
+    let database = client.database("history");
+    let name = |what: &str| format!("{what}{round}");
+    let command = async |command: Document| {
+        run(&database, command).await;
+    };
+    insert(&database, &name("a"), (0..40).map(|n| doc! { "_id": n, "n": n, "list": [1, 2], "sub": { "x": n } })).await;
+    command(doc! { "update": name("a"), "updates": [
+        { "q": { "n": { "$lt": 20 } }, "u": { "$inc": { "n": 1 }, "$push": { "list": 7 }, "$set": { "sub.y": round } }, "multi": true },
+        { "q": { "_id": 30 }, "u": { "whole": true } },
+        { "q": { "_id": 31 }, "u": [{ "$set": { "calc": { "$add": ["$n", 1] } } }, { "$unset": "list" }] },
+        { "q": { "_id": "new" }, "u": { "$set": { "made": 1 } }, "upsert": true },
+    ] })
+    .await;
+    command(doc! { "delete": name("a"), "deletes": [{ "q": { "_id": { "$gt": 35 } }, "limit": 0 }] }).await;
+    command(doc! { "createIndexes": name("a"), "indexes": [{ "key": { "n": 1 }, "name": "n" }, { "key": { "list": 1 }, "name": "l", "sparse": true }] }).await;
+    command(doc! { "create": name("capped"), "capped": true, "size": 100_000, "max": 5 }).await;
+    insert(&database, &name("capped"), (0..8).map(|n| doc! { "_id": n })).await;
+    command(doc! { "create": name("view"), "viewOn": name("a"), "pipeline": [{ "$match": { "n": 1 } }] }).await;
+    command(doc! { "collMod": name("a"), "validator": { "bad": { "$exists": false } } }).await;
+    command(doc! { "create": name("gone") }).await;
+    insert(&database, &name("gone"), [doc! { "_id": 1 }]).await;
+    command(doc! { "drop": name("gone") }).await;
+    insert(&database, &name("moved"), [doc! { "_id": 1 }]).await;
+    let to = |what: &str| format!("history.{}", name(what));
+    run(&client.database("admin"), doc! { "renameCollection": to("moved"), "to": to("there") }).await;
+    insert(&database, &name("moved"), [doc! { "_id": 2 }]).await;
+    run(&client.database("admin"), doc! { "renameCollection": to("there"), "to": to("moved"), "dropTarget": true }).await;
+    command(doc! { "dropIndexes": name("a"), "index": "l" }).await;
+    command(doc! { "collMod": name("view"), "viewOn": name("moved"), "pipeline": [] }).await;
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    for side in ["left", "right"] {
+        let collection = client.database(side).collection::<Document>("moved");
+        collection.insert_one(doc! { "round": round }).session(&mut session).await.unwrap();
+    }
+    session.commit_transaction().await.unwrap();
+    command(
+        doc! { "aggregate": name("a"), "pipeline": [{ "$match": { "n": { "$gt": 5 } } }, { "$out": name("out") }], "cursor": {} },
+    )
+    .await;
+    let other = client.database("short");
+    insert(&other, "lived", [doc! { "_id": 1 }]).await;
+    run(&other, doc! { "dropDatabase": 1 }).await;
+}
+
+#[tokio::test]
+async fn a_target_follows_everything_that_happens_in_the_source() {
+    let (source, set, alone) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"), Server::standalone());
+    let (client, vault) = (source.client().await, Vault::new());
+    history(&client, 0).await;
+    let mut both = [follow(&vault, &source.uri(), &set, &SyncOptions::default()), {
+        let other = SyncOptions { archive: bsonvault::engine::archive::ArchiveOptions::default(), ..SyncOptions::default() };
+        follow(&vault, &source.uri(), &alone, &other)
+    }];
+    for following in &mut both {
+        following.until(|status| status.state == SyncState::Following).await;
+    }
+    for round in 1..4 {
+        history(&client, round).await;
+    }
+    let time = now(&client).await;
+    for (following, target) in both.iter_mut().zip([&set, &alone]) {
+        following.reaches(time).await;
+        assert_followed(&client, &target.client().await).await;
+    }
+    let [on_set, on_standalone] = both;
+    assert!(on_set.status.borrow().moment && !on_standalone.status.borrow().moment);
+    let report = on_set.stop().await;
+    assert!(report.ddl >= 20 && report.operations > 100 && report.at >= time, "{report:?}");
+    on_standalone.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_sync_goes_on_where_the_target_is() {
+    let (source, set, alone) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"), Server::standalone());
+    let client = source.client().await;
+    for (target, database) in [(&set, 0), (&alone, 100)] {
+        let vault = Vault::new();
+        insert(&client.database("history"), "first", [doc! { "_id": database }]).await;
+        let mut following = follow(&vault, &source.uri(), target, &SyncOptions::default());
+        following.until(|status| status.state == SyncState::Following).await;
+        for round in database..database + 4 {
+            let writer = client.clone();
+            let written = tokio::spawn(async move { history(&writer, round).await });
+            tokio::time::sleep(Duration::from_millis(150 + 100 * u64::from(round.unsigned_abs() % 4))).await;
+            following.kill().await;
+            written.await.unwrap();
+            // A process of this machine that does not exist any more does not count; this one does,
+            // and what was killed in it ends by itself.
+            following = again(&vault, &source, target).await;
+        }
+        let time = now(&client).await;
+        following.reaches(time).await;
+        assert_followed(&client, &target.client().await).await;
+        following.stop().await;
+    }
+}
+
+/// Goes on once the one before does not count as alive any more.
+async fn again(vault: &Vault, source: &Server, target: &Server) -> Following {
+    let state = target.client().await.database("bsonvault").collection::<Document>("sync");
+    state.update_one(doc! {}, doc! { "$set": { "holder.expires": bson::DateTime::from_millis(0) } }).await.unwrap();
+    follow(vault, &source.uri(), target, &SyncOptions::default())
+}
+
+#[tokio::test]
+async fn whoever_reads_a_replica_set_at_one_time_sees_one_moment() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    let bank = Bank::start(&client, BankOptions { ddl: true, ..BankOptions::default() }).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following && status.batches > 0).await;
+    let reader = target.client().await;
+    for _ in 0..15 {
+        bank.wait_for(5, 5).await;
+        let options = mongodb::options::SessionOptions::builder().snapshot(true).build();
+        let mut session = reader.start_session().with_options(options).await.unwrap();
+        let mut total = 0;
+        for side in ["left", "right"] {
+            let accounts = reader.database("bank").collection::<Document>(side);
+            let mut found = accounts.find(doc! {}).session(&mut session).await.unwrap();
+            while let Some(account) = found.next(&mut session).await {
+                let balance = account.unwrap().get("balance").cloned().unwrap();
+                total += balance.as_i64().or(balance.as_i32().map(i64::from)).unwrap();
+            }
+        }
+        let begun = client.database("bank").collection::<Document>("meta").find_one(doc! {}).await.unwrap().unwrap();
+        let accounts = begun.get("accounts").and_then(|n| n.as_i64().or(n.as_i32().map(i64::from))).unwrap();
+        assert_eq!(total, 2 * accounts * 1_000);
+    }
+    bank.stop().await;
+    let time = now(&client).await;
+    following.reaches(time).await;
+    assert_eq!(bank::check(&reader, "bank").await, Vec::<String>::new());
+    assert_followed(&client, &reader).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_collection_and_value_follows() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    insert(&client.database("first"), "c", [doc! { "_id": 1 }]).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    zoo::fill(&client, &ZooOptions { seed: 7, docs: 200, large: true, ..ZooOptions::default() }).await;
+    let time = now(&client).await;
+    following.reaches(time).await;
+    assert_followed(&client, &target.client().await).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn unique_values_may_change_hands_in_any_order() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    let database = client.database("unique");
+    run(&database, doc! { "create": "c" }).await;
+    run(&database, doc! { "createIndexes": "c", "indexes": [{ "key": { "u": 1 }, "name": "u", "unique": true }] }).await;
+    insert(&database, "c", (0..50).map(|n| doc! { "_id": n, "u": n })).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    for shift in 0..10 {
+        // Each takes the value of the one before it.
+        run(&database, doc! { "update": "c", "updates": [{ "q": { "_id": 0 }, "u": { "$set": { "u": -1 } } }] }).await;
+        for n in (1..50).rev() {
+            let free = if n == 49 { 1000 + shift } else { 2000 + n };
+            run(&database, doc! { "update": "c", "updates": [{ "q": { "_id": n }, "u": { "$set": { "u": free } } }] }).await;
+        }
+        for n in 1..50 {
+            run(
+                &database,
+                doc! { "update": "c", "updates": [{ "q": { "_id": n }, "u": { "$set": { "u": (n + shift) % 50 } } }] },
+            )
+            .await;
+        }
+        run(&database, doc! { "delete": "c", "deletes": [{ "q": { "_id": 0 }, "limit": 1 }] }).await;
+        run(&database, doc! { "insert": "c", "documents": [{ "_id": 0, "u": shift % 50 }] }).await;
+    }
+    let time = now(&client).await;
+    following.reaches(time).await;
+    assert_followed(&client, &target.client().await).await;
+    assert!(following.status.borrow().moment);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_of_the_source_follows_under_other_names() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault, copy) = (source.client().await, Vault::new(), target.client().await);
+    let shop = client.database("shop");
+    insert(&shop, "orders", (0..5).map(|n| doc! { "_id": n })).await;
+    insert(&shop, "secret", [doc! { "_id": 1 }]).await;
+    let options = SyncOptions {
+        filter: filter(&["shop.*"], &["shop.secret*"]),
+        renames: vec![NamespaceRename::parse("shop.*=mirror.*").unwrap()],
+        ..SyncOptions::default()
+    };
+    let mut following = follow(&vault, &source.uri(), &target, &options);
+    following.until(|status| status.state == SyncState::Following).await;
+    insert(&shop, "orders", [doc! { "_id": "later" }]).await;
+    insert(&shop, "secret", [doc! { "_id": 2 }]).await;
+    insert(&client.database("other"), "c", [doc! { "_id": 2 }]).await;
+    run(&shop, doc! { "create": "view", "viewOn": "orders", "pipeline": [] }).await;
+    let out = doc! { "aggregate": "orders", "pipeline": [{ "$out": "sums" }], "cursor": {} };
+    let time = run(&shop, out).await;
+    following.reaches(time).await;
+    let mirror = copy.database("mirror");
+    for name in ["orders", "sums"] {
+        assert_eq!(content(&mirror, name).await, content(&shop, name).await, "{name}");
+    }
+    assert_eq!(content(&mirror, "orders").await.documents, 6);
+    let mut names = copy.list_database_names().await.unwrap();
+    names.retain(|name| !["admin", "config", "local"].contains(&name.as_str()));
+    assert_eq!(names, ["bsonvault", "mirror"]);
+    assert!(!mirror.list_collection_names().await.unwrap().iter().any(|name| name.contains("secret")));
+
+    // What was not followed has no documents in the target: it cannot become part of it.
+    run(&client.database("admin"), doc! { "renameCollection": "shop.secret", "to": "shop.open" }).await;
+    let held = following.until(|status| status.state == SyncState::Held).await;
+    let problem = held.problem.unwrap();
+    assert!(problem.contains("shop.open"), "{problem}");
+    let view = sync::view(&MongoUri::parse(Role::Target, &target.uri()).unwrap(), &vault.cx).await.unwrap();
+    assert_eq!((view.state.as_str(), view.reason.as_deref()), ("held", Some(problem.as_str())));
+    following.stop().await;
+
+    // Another selection would be another copy.
+    let error = refused(&vault, &source.uri(), &target, &SyncOptions::default()).await;
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("follows include shop.*"), "{error}");
+}
+
+#[tokio::test]
+async fn what_must_not_be_followed_into_is_refused() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    fill(&client.database("shop"), "orders", (0..3).map(Into::into)).await;
+    let options = SyncOptions { mode: ImportMode::Fail, ..SyncOptions::default() };
+
+    // The source itself.
+    let error = refused(&vault, &source.uri(), &source, &options).await;
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("is the"), "{error}");
+    // Not even its own state is left there.
+    assert!(!client.list_database_names().await.unwrap().contains(&"bsonvault".to_owned()));
+
+    // Other data under the names.
+    let copy = target.client().await;
+    fill(&copy.database("shop"), "orders", [77.into()]).await;
+    let error = refused(&vault, &source.uri(), &target, &options).await;
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("shop.orders"), "{error}");
+    assert_eq!(content(&copy.database("shop"), "orders").await.documents, 1);
+
+    // In mode replace, it is replaced; then a second process is refused.
+    let replace = SyncOptions { mode: ImportMode::Replace, ..options.clone() };
+    let mut following = follow(&vault, &source.uri(), &target, &replace);
+    following.until(|status| status.state == SyncState::Following).await;
+    assert_followed(&client, &copy).await;
+    let error = refused(&vault, &source.uri(), &target, &options).await;
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    following.stop().await;
+
+    // Another source.
+    let other = Server::replica_set("other").await;
+    fill(&other.client().await.database("shop"), "orders", [1.into()]).await;
+    let error = refused(&Vault::new(), &other.uri(), &target, &options).await;
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("follows the replica set followed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_target_that_dies_is_waited_for() {
+    let source = Server::replica_set("followed").await;
+    let (client, vault) = (source.client().await, Vault::new());
+    for mut target in [Server::replica_set("copy").await, Server::standalone().await] {
+        fill(&client.database("shop"), "orders", (0..3).map(Into::into)).await;
+        run(&client.database("shop"), doc! { "drop": "orders" }).await;
+        insert(&client.database("shop"), "log", [doc! { "n": 0 }]).await;
+        let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+        following.until(|status| status.state == SyncState::Following).await;
+        for n in 0..200 {
+            insert(&client.database("shop"), "log", [doc! { "n": n }]).await;
+            if n == 100 {
+                target.kill();
+            }
+        }
+        following.until(|status| status.state == SyncState::Waiting).await;
+        target.restart().await;
+        let time = now(&client).await;
+        following.reaches(time).await;
+        assert_followed(&client, &target.client().await).await;
+        following.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_sync_is_paused_delayed_and_finalized() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault, uri) = (source.client().await, Vault::new(), MongoUri::parse(Role::Target, &target.uri()).unwrap());
+    let shop = client.database("shop");
+    insert(&shop, "orders", [doc! { "_id": 0 }]).await;
+    let error = sync::view(&uri, &vault.cx).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let options = SyncOptions { delay: Some(Duration::from_secs(4)), ..SyncOptions::default() };
+    let mut following = follow(&vault, &source.uri(), &target, &options);
+    following.until(|status| status.state == SyncState::Following).await;
+    let copy = target.client().await.database("shop");
+
+    // It stays behind on purpose.
+    let begun = std::time::Instant::now();
+    let time = run(&shop, doc! { "insert": "orders", "documents": [{ "_id": 1 }] }).await;
+    following.reaches(time).await;
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(content(&copy, "orders").await.documents, 2);
+
+    // A pause outlasts the process.
+    assert_eq!(sync::pause(&uri, &vault.cx).await.unwrap().state, "paused");
+    following.until(|status| status.state == SyncState::Paused).await;
+    let busy = sync::finalize(&uri, &vault.cx).await.unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Busy, "{busy}");
+    following.stop().await;
+    let time = run(&shop, doc! { "insert": "orders", "documents": [{ "_id": 2 }] }).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Paused).await;
+    assert_eq!(content(&copy, "orders").await.documents, 2);
+    assert_eq!(sync::resume(&uri, &vault.cx).await.unwrap().state, "following");
+    following.reaches(time).await;
+    assert_eq!(content(&copy, "orders").await.documents, 3);
+
+    // While it follows, the target expires nothing by itself.
+    let expires = async || {
+        target.admin(doc! { "getParameter": 1, "ttlMonitorEnabled": 1 }).await.unwrap().get_bool("ttlMonitorEnabled").unwrap()
+    };
+    assert!(!expires().await);
+    following.stop().await;
+    let done = sync::finalize(&uri, &vault.cx).await.unwrap();
+    assert!(done.state == "final" && !done.running && done.at.is_some(), "{done:?}");
+    assert!(expires().await);
+    let error = refused(&vault, &source.uri(), &target, &SyncOptions::default()).await;
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("finalized"), "{error}");
+}
+
+#[tokio::test]
+async fn a_source_without_an_oplog_to_read_is_refused() {
+    let (standalone, target) = tokio::join!(Server::standalone(), Server::start(ServerOptions::default()));
+    let error = refused(&Vault::new(), &standalone.uri(), &target, &SyncOptions::default()).await;
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("standalone"), "{error}");
+}

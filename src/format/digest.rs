@@ -56,6 +56,33 @@ impl Content {
     }
 }
 
+/// The hash of one document: the XXH3-128 (seed 0) of its bytes.
+#[must_use]
+pub fn hash(document: &[u8]) -> u128 {
+    xxh3_128(document)
+}
+
+/// The digest of documents in their order: the XXH3-128 of the digest before and of each document's
+/// hash.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sequence(u128);
+
+impl Sequence {
+    /// Adds the next document.
+    pub fn add(&mut self, document: &[u8]) {
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(&self.0.to_le_bytes());
+        both[16..].copy_from_slice(&xxh3_128(document).to_le_bytes());
+        self.0 = xxh3_128(&both);
+    }
+
+    /// The digest in written form: 32 hexadecimal digits, lower case.
+    #[must_use]
+    pub fn digest(&self) -> ContentDigest {
+        ContentDigest(self.0)
+    }
+}
+
 impl std::iter::Sum for Content {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::default(), |mut sum, part| {

@@ -160,6 +160,8 @@ pub struct Listing {
     pub collections: Vec<CollectionInfo>,
     /// Existing collections that cannot be part of a backup.
     pub left_out: Vec<LeftOut>,
+    /// The name of everything in the listed databases, selected or not.
+    pub names: Vec<Namespace>,
     /// The operation time of the last reply; `None` for a standalone server.
     pub time: Option<Timestamp>,
 }
@@ -215,6 +217,8 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         .hint("check its name (case counts), or pass [[allow-empty]]"));
     }
     refuse_names_of_other_bytes(&unnameable, selection)?;
+    let skipped = left_out.iter().map(|l| Namespace::new(&*l.database, &*l.collection));
+    let names = found.iter().map(|f| f.namespace.clone()).chain(skipped).chain(unnameable.iter().cloned()).collect();
     let collections = select(found, &unnameable, selection)?;
     left_out.retain(|l| selection.filter.takes(&Namespace::new(&*l.database, &*l.collection)));
 
@@ -232,7 +236,7 @@ pub async fn list(connection: &Connection, selection: &Selection) -> Result<List
         .try_collect()
         .await?;
     time = indexed.iter().filter_map(|(_, at)| *at).max().max(time);
-    Ok(Listing { collections: indexed.into_iter().map(|(c, _)| c).collect(), left_out, time })
+    Ok(Listing { collections: indexed.into_iter().map(|(c, _)| c).collect(), left_out, names, time })
 }
 
 /// Divides one database's entries into those that can be backed up and those that cannot.

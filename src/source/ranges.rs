@@ -59,6 +59,12 @@ impl IdValue {
         self.kind != kind::STRING || self.value.get(4..).is_some_and(|text| std::str::from_utf8(text).is_ok())
     }
 
+    /// Whether it can bound a range. MinKey and MaxKey bound nothing.
+    #[must_use]
+    pub fn can_bound(&self) -> bool {
+        !matches!(self.kind, kind::MIN_KEY | kind::MAX_KEY) && self.can_be_sent()
+    }
+
     /// The `_id` of a document, if it has one.
     #[must_use]
     pub fn of(document: &[u8]) -> Option<Self> {
@@ -110,6 +116,42 @@ impl Range {
             other => other.clone(),
         }
     }
+
+    /// The same part, divided at these `_id`s. They are in it, and ascend in the collection's
+    /// order. `by_bounds` is the way to divide a whole collection: see [`has_bounds`].
+    #[must_use]
+    pub fn split(&self, bounds: Vec<IdValue>, by_bounds: bool) -> Vec<Self> {
+        let (first, last, by_bounds) = match self {
+            Self::MaxKey => return vec![Self::MaxKey],
+            Self::Natural => (None, None, by_bounds),
+            Self::Expression { lower, upper } => (lower.clone(), upper.clone(), false),
+            Self::Bounds { lower, upper } => (lower.clone(), upper.clone(), true),
+        };
+        let edges: Vec<Option<IdValue>> = [first].into_iter().chain(bounds.into_iter().map(Some)).chain([last]).collect();
+        let between = edges.windows(2).map(|edge| {
+            let (lower, upper) = (edge[0].clone(), edge[1].clone());
+            if by_bounds { Self::Bounds { lower, upper } } else { Self::Expression { lower, upper } }
+        });
+        let beyond = (by_bounds && *self == Self::Natural).then_some(Self::MaxKey);
+        between.chain(beyond).collect()
+    }
+}
+
+/// Whether parts of a collection can be found by `_id`, and read in its order.
+#[must_use]
+pub fn has_order(connection: &Connection, collection: &CollectionInfo) -> bool {
+    // Before 5.3, hints do not affect scans of clustered collections, and only the buckets of time
+    // series are clustered.
+    let by_cluster = collection.is_clustered() && connection.version >= Version(5, 3, 0);
+    let by_index = !collection.is_clustered() && has_id_index(collection);
+    (by_cluster || by_index) && connection.topology != Topology::Sharded
+}
+
+/// Whether a collection is divided by `min` and `max`, and not by expressions.
+#[must_use]
+pub fn has_bounds(connection: &Connection, collection: &CollectionInfo) -> bool {
+    let has_collation = matches!(collection.options.get("collation"), Ok(Some(_)));
+    collection.is_clustered() || connection.version < Version(5, 0, 0) || !has_collation
 }
 
 /// How to divide a collection into ranges.
@@ -143,12 +185,9 @@ impl Division {
 /// depends on it.
 pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: Size, how: Division) -> Vec<Range> {
     let whole = vec![Range::Natural];
-    // Before 5.3, hints do not affect scans of clustered collections, and only the buckets of time
-    // series are clustered.
-    let by_cluster = collection.is_clustered() && connection.version >= Version(5, 3, 0);
-    let divisible = !collection.is_capped() && (by_cluster || (!collection.is_clustered() && has_id_index(collection)));
+    let divisible = !collection.is_capped() && has_order(connection, collection);
     let parts = how.parts(size);
-    if parts < 2 || !divisible || connection.topology == Topology::Sharded {
+    if parts < 2 || !divisible {
         return whole;
     }
     let mut samples = parts * OVERSAMPLING;
@@ -166,22 +205,7 @@ pub async fn divide(connection: &Connection, collection: &CollectionInfo, size: 
     if bounds.is_empty() {
         return whole;
     }
-    let has_collation = matches!(collection.options.get("collation"), Ok(Some(_)));
-    let by_bounds = collection.is_clustered() || connection.version < Version(5, 0, 0) || !has_collation;
-    let mut edges: Vec<Option<IdValue>> = vec![None];
-    edges.extend(bounds.into_iter().map(Some));
-    edges.push(None);
-    let mut ranges: Vec<Range> = edges
-        .windows(2)
-        .map(|edge| {
-            let (lower, upper) = (edge[0].clone(), edge[1].clone());
-            if by_bounds { Range::Bounds { lower, upper } } else { Range::Expression { lower, upper } }
-        })
-        .collect();
-    if by_bounds {
-        ranges.push(Range::MaxKey);
-    }
-    ranges
+    Range::Natural.split(bounds, has_bounds(connection, collection))
 }
 
 /// Which of this many samples, in order, are bounds between `parts` parts of about equal size. The
@@ -215,8 +239,7 @@ async fn sample(
     let mut bounds: Vec<IdValue> =
         places(documents.len(), parts, last_parts).filter_map(|at| IdValue::of(documents[at].as_bytes())).collect();
     bounds.dedup();
-    // MinKey and MaxKey bound nothing.
-    bounds.retain(|b| !matches!(b.kind, kind::MIN_KEY | kind::MAX_KEY) && b.can_be_sent());
+    bounds.retain(IdValue::can_bound);
     Some(bounds)
 }
 
@@ -235,6 +258,21 @@ fn has_id_index(collection: &CollectionInfo) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_divided_without_gaps_and_its_kind_and_ends_stay() {
+        let id = |n: i32| IdValue { kind: kind::INT32, value: n.to_le_bytes().to_vec() };
+        let bounds = |lower: Option<i32>, upper: Option<i32>| Range::Bounds { lower: lower.map(id), upper: upper.map(id) };
+        let expression =
+            |lower: Option<i32>, upper: Option<i32>| Range::Expression { lower: lower.map(id), upper: upper.map(id) };
+        let whole = Range::Natural.split(vec![id(3), id(7)], true);
+        assert_eq!(whole, [bounds(None, Some(3)), bounds(Some(3), Some(7)), bounds(Some(7), None), Range::MaxKey]);
+        assert_eq!(Range::Natural.split(vec![id(3)], false), [expression(None, Some(3)), expression(Some(3), None)]);
+        assert_eq!(bounds(None, Some(9)).split(vec![id(3)], false), [bounds(None, Some(3)), bounds(Some(3), Some(9))]);
+        assert_eq!(expression(Some(1), None).split(vec![id(3)], true), [expression(Some(1), Some(3)), expression(Some(3), None)]);
+        assert_eq!(Range::MaxKey.split(vec![id(3)], true), [Range::MaxKey]);
+        assert_eq!(bounds(None, None).split(Vec::new(), true), [bounds(None, None)]);
+    }
 
     #[test]
     fn bounds_are_equally_far_apart_and_closer_at_the_end() {

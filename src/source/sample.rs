@@ -227,6 +227,7 @@ impl Reading {
             data: part.collection.data(),
             size: Some(part.size).filter(|size| size.documents > 0),
             filter: None,
+            only_ids: false,
             range: part.range.clone(),
             snapshot: None,
             not_before: None,

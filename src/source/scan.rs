@@ -60,6 +60,8 @@ pub struct Scan {
     pub range: Range,
     /// Reads only documents that match this.
     pub filter: Option<RawDocumentBuf>,
+    /// Reads nothing but the `_id` of each document.
+    pub only_ids: bool,
     /// The cluster time to read at; by default, the newest committed data.
     pub snapshot: Option<Timestamp>,
     /// Without a snapshot: read nothing older than this.
@@ -378,6 +380,9 @@ impl Scan {
                 }
             }
             (Range::MaxKey, None) => find.append(cstr!("filter"), rawdoc! { "_id": RawBsonRef::MaxKey }),
+        }
+        if self.only_ids {
+            find.append(cstr!("projection"), rawdoc! { "_id": 1 });
         }
         if let (Some(uuid), true) = (self.collection.uuid, by_uuid) {
             let uuid = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };

@@ -39,6 +39,7 @@ pub(super) async fn read_range(
             size: reading.size,
             range: if snapshot.is_none() { unit.range.in_order(&reading.found, topology) } else { unit.range.clone() },
             filter: shared.filter.clone(),
+            only_ids: false,
             snapshot,
             not_before: moment.time,
             reply_bytes: shared.pace.reply_bytes(shared.reply_bytes),

@@ -65,7 +65,7 @@ fn listing(checkpoint: &Checkpoint) -> Result<(Listing, Survey)> {
         });
     }
     let time = checkpoint.head.snapshot_time.map(Into::into);
-    Ok((Listing { collections, left_out: checkpoint.head.left_out.clone(), time }, Survey::known(survey)))
+    Ok((Listing { collections, left_out: checkpoint.head.left_out.clone(), names: Vec::new(), time }, Survey::known(survey)))
 }
 
 /// Connects to the source of an unfinished backup and prepares to resume it.

@@ -29,7 +29,7 @@ pub(super) mod select;
 mod slice;
 mod stage;
 mod turns;
-mod views;
+pub(super) mod views;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

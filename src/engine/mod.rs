@@ -8,6 +8,7 @@ pub mod bases;
 pub mod check;
 pub mod clean;
 pub mod cleanup;
+pub mod compare;
 pub mod download;
 mod dump_oplog;
 mod entries;

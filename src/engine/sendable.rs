@@ -3,7 +3,8 @@
 //! The compiler cannot prove that its lifetimes hold for all, unless it is `boxed`.
 
 use super::{
-    adopt, backup, check, clean, cleanup, download, export, import, sync, test_restore, tune, undo, verify, verify_archive,
+    adopt, backup, check, clean, cleanup, compare, download, export, import, sync, test_restore, tune, undo, verify,
+    verify_archive,
 };
 use crate::clock;
 use crate::context::Context;
@@ -51,6 +52,9 @@ fn futures_of_operations_are_send() {
     };
     let _dumps = |dump: &Dump, to: &Repository, options: &adopt::AdoptOptions, cx: &Context| {
         is_send(adopt::run(dump, to, options, cx));
+    };
+    let _compared = |uri: &MongoUri, options: &compare::CompareOptions, cx: &Context| {
+        is_send(compare::run(uri, uri, options, cx));
     };
     let _targets = |uri: &MongoUri, undone: undo::UndoOptions, cleaned: cleanup::CleanupOptions, cx: &Context| {
         is_send(undo::undo_last(uri, undone, async |_| Ok(()), cx));

@@ -9,6 +9,7 @@ mod archives;
 mod backup;
 mod catalog_tracker;
 mod clean;
+mod compare;
 mod download;
 mod dumps;
 mod export;

@@ -7,6 +7,7 @@ pub mod backup;
 mod catalog;
 pub mod check;
 pub mod clean;
+pub mod compare;
 mod confirm;
 pub mod dump;
 pub mod export;
@@ -64,7 +65,7 @@ Settings come from flags, the environment, .env and rocket.toml, in this order o
   LOG_FORMAT        human or json; RUST_LOG sets what is logged
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 something does not match,
-130 interrupted.";
+or differs, 130 interrupted.";
 
 /// What the program says if it is called with nothing.
 const SHORT_HELP: &str = "\
@@ -131,6 +132,8 @@ pub enum Verb {
     Sync(sync::Args),
     /// Find operations in the archived oplog, with their exact times
     OplogSearch(oplog_search::Args),
+    /// Prove that two deployments hold the same, or name what differs
+    Compare(compare::Args),
     /// Check configuration, connections, rights and free space
     Check(check::Args),
     /// Measure source, machine and path, and recommend settings
@@ -294,6 +297,7 @@ async fn dispatch(ready: Ready, cx: &Context) -> Result<Outcome> {
         Verb::Show(args) => cx.unless_cancelled(show::run(args, &config, json, cx)).await,
         Verb::Verify(args) => verify::run(args, &config, faces, cx).await,
         Verb::Clean(args) => clean::run(args, &config, cx).await,
+        Verb::Compare(args) => compare::run(args, &config, faces, cx).await,
         Verb::Check(_) => cx.unless_cancelled(check::run(&config, cx)).await,
         Verb::Tune(args) => tune::run(args, &config, faces, cx).await,
         Verb::Serve(_) => serve::run(config, cx).await,
@@ -316,6 +320,7 @@ impl Verb {
             Self::Export(args) => args.flags(),
             Self::Adopt(args) => args.flags(),
             Self::Check(args) => args.flags(),
+            Self::Compare(args) => args.flags(),
             Self::Verify(args) => args.flags(),
             Self::Tune(args) => args.flags(),
             Self::Serve(args) => args.flags(),

@@ -53,7 +53,12 @@ pub struct Outcome {
     /// Why it counts as failed although there is a result, for example a verification with
     /// findings.
     pub failure: Option<Error>,
+    /// It did its work, and found that two things differ.
+    pub differs: bool,
 }
+
+/// The exit code of a verb that found a difference, which is a result and no failure.
+const DIFFERENT: u8 = 3;
 
 impl Outcome {
     /// The outcome of a verb that succeeded.
@@ -94,9 +99,9 @@ pub fn fields(value: &impl Serialize) -> Result<Map<String, Value>, Error> {
 /// Writes the outcome of a verb as text or as one JSON object, and returns the exit code.
 #[must_use]
 pub fn finish(ended: Result<Outcome, Error>, json: bool) -> ExitCode {
-    let Outcome { text, json: mut fields, long, failure } =
+    let Outcome { text, json: mut fields, long, failure, differs } =
         ended.unwrap_or_else(|error| Outcome { failure: Some(error), ..Outcome::default() });
-    let code = failure.as_ref().map_or(0, Error::exit_code);
+    let code = failure.as_ref().map_or(if differs { DIFFERENT } else { 0 }, Error::exit_code);
     let written = if let (true, Some(long), None) = (json, &long, &failure) {
         long_to_stdout(&**long)
     } else if json {

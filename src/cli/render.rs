@@ -5,6 +5,7 @@ pub mod backup;
 pub mod check;
 pub mod checks;
 pub mod clean;
+pub mod compare;
 pub mod export;
 pub mod import;
 pub mod lined_up;

@@ -4,6 +4,7 @@
 
 mod archive;
 mod check;
+mod compare;
 mod guides;
 mod limits;
 mod resume;

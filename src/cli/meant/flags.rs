@@ -33,7 +33,7 @@ const FLAGS: &[Meant] = &[
     ("--version -V", "", "`bsonvault --version` shows the version"),
     (
         "--config --conf -f --env-file --options-file",
-        "backup import list show verify check tune serve token adopt",
+        "backup import list show verify compare check tune serve token adopt",
         "settings come from flags, the environment, .env and rocket.toml in the working directory",
     ),
     (
@@ -91,6 +91,7 @@ const FLAGS: &[Meant] = &[
     (DEPLOYMENT, "backup tune", "--source URI or MONGO_URI_ATLAS names the deployment: mongodb://HOST:PORT/"),
     (DEPLOYMENT, "import verify", "--target URI or MONGO_URI_LOCAL names the deployment: mongodb://HOST:PORT/"),
     (DEPLOYMENT, "check serve", "--source URI names the deployment to back up, --target URI the one to import into"),
+    (DEPLOYMENT, "compare", "--source URI and --target URI name the two deployments: mongodb://HOST:PORT/"),
     (DEPLOYMENT, OF_A_PATH, "this verb connects to no deployment: it works on the backups in --path DIR"),
     (LOGIN, OF_A_PATH, "this verb connects to no deployment: it works on the backups in --path DIR"),
     (LOGIN, OWN, "the login is part of the connection string: mongodb://USER:PASSWORD@HOST/?authSource=admin"),
@@ -107,10 +108,10 @@ const FLAGS: &[Meant] = &[
         "`bsonvault backup --read-preference` and BACKUP_READ_PREFERENCE choose the member to read; imports write to the primary",
     ),
     // The selection.
-    (OF_A_DATABASE, "backup tune", "--database NAME selects a database"),
+    (OF_A_DATABASE, "backup tune compare", "--database NAME selects a database"),
     (OF_A_DATABASE, "import", "--database NAME imports only that database, and --as NAME gives it another name"),
     (OF_A_DATABASE, "export adopt", "--include 'DB.*' selects a database"),
-    ("--collection -c --collections", "backup import export adopt tune", "--include DB.COLLECTION selects a collection"),
+    ("--collection -c --collections", "backup import export adopt tune compare", "--include DB.COLLECTION selects a collection"),
     (
         "--query -q --queryfile --filter",
         OWN,
@@ -118,15 +119,16 @@ const FLAGS: &[Meant] = &[
     ),
     (
         ONLY,
-        "backup import export adopt tune",
+        "backup import export adopt tune compare",
         "--include NS selects namespaces: DB.COLLECTION, in which * matches any characters",
     ),
     (
         WITHOUT,
-        "backup import export adopt tune",
+        "backup import export adopt tune compare",
         "--exclude NS skips namespaces: DB.COLLECTION, in which * matches any characters",
     ),
     (RENAMES, "import", "--rename FROM=TO imports a namespace under another name, --as NAME a database"),
+    (RENAMES, "compare", "--rename FROM=TO compares a namespace with one of another name"),
     (RENAMES, "backup export adopt", "only an import can rename: `bsonvault import --rename FROM=TO`"),
     ("--rename --as", "export adopt backup verify", "only an import can rename: `bsonvault import --rename FROM=TO`"),
     ("--dumpdbusersandroles", "import", "--with-users adds the users and roles of a dump to the target"),

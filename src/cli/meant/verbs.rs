@@ -24,6 +24,7 @@ const VERBS: &[Meant] = &[
         "`bsonvault import NAME` restores a backup into the target; `bsonvault restore` restores dumps, with mongorestore's flags",
     ),
     ("create snapshot take save full backup-now manual-backup create-backup start-backup", "`bsonvault backup` takes a backup"),
+    ("diff cmp dbhash mongo-diff migration-verifier same equal", "`bsonvault compare` compares two deployments"),
     ("mongodump", "`bsonvault dump` takes mongodump's flags, and `bsonvault backup` makes a backup"),
     ("mongorestore", "`bsonvault restore` takes mongorestore's flags, and `bsonvault import NAME` imports a backup"),
     ("mongoimport mongoexport", "JSON and CSV are not supported; `bsonvault export` writes what mongorestore reads"),

@@ -4,7 +4,8 @@
 //! known value and under the known epoch, with the data or after them. So a process that lost the
 //! target to another one, and wakes up, cannot write any more.
 //!
-//! The collections of the source, as they were at the position, are in `bsonvault.sync.collections`.
+//! The collections of the source, as they were at the position, are in
+//! `bsonvault.sync.collections`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -26,9 +26,10 @@ fn refused(output: &Output, code: i32, message: &str) {
 async fn help_names_what_exists_and_nothing_else() {
     let cli = Cli::new();
     let mut all = cli.run(&["--help"]).await.stdout;
-    for verb in
-        ["backup", "import", "export", "list", "show", "verify", "clean", "compare", "check", "tune", "serve", "token", "archive", "sync"]
-    {
+    for verb in [
+        "backup", "import", "export", "list", "show", "verify", "clean", "compare", "check", "tune", "serve", "token", "archive",
+        "sync",
+    ] {
         assert!(all.contains(&format!("\n  {verb} ")), "--help does not name {verb}");
         let help = cli.run(&[verb, "--help"]).await;
         assert_eq!(help.code, Some(0));

@@ -323,17 +323,34 @@ impl Commands {
     }
 }
 
+/// The documents of a collection, by what becomes of them.
+struct Sorted<'a> {
+    deletes: Vec<&'a Id>,
+    replaced: Vec<&'a (Id, Vec<u8>)>,
+    inserts: Vec<&'a (Id, Vec<u8>)>,
+}
+
 impl Written {
+    fn sorted(&self, manner: Manner) -> Sorted<'_> {
+        match manner {
+            Manner::Plain => Sorted {
+                deletes: self.deletes.iter().collect(),
+                replaced: self.replaced.iter().collect(),
+                inserts: self.inserts.iter().collect(),
+            },
+            Manner::Anew => {
+                let inserts: Vec<_> = self.replaced.iter().chain(&self.inserts).collect();
+                let deletes = self.deletes.iter().chain(inserts.iter().map(|(id, _)| id)).collect();
+                Sorted { deletes, replaced: Vec::new(), inserts }
+            }
+        }
+    }
+
     fn commands(&self, manner: Manner, to: &mut Commands) -> Result<()> {
-        let finals = self.replaced.iter().chain(&self.inserts);
-        let (deletes, replaced, inserts): (Vec<&Id>, Vec<&(Id, Vec<u8>)>, Vec<&(Id, Vec<u8>)>) = match manner {
-            Manner::Plain => (self.deletes.iter().collect(), self.replaced.iter().collect(), self.inserts.iter().collect()),
-            Manner::Anew => (self.deletes.iter().chain(finals.clone().map(|(id, _)| id)).collect(), Vec::new(), finals.collect()),
-        };
-        let listed = deletes.iter().copied().filter(|id| can_be_listed(id)).collect::<Vec<_>>();
-        let others = deletes.iter().copied().filter(|id| !can_be_listed(id));
-        let mut statements: Vec<Vec<u8>> = listed.chunks(LOOKED_UP).map(|some| delete_listed(some)).collect();
-        statements.extend(others.map(delete_one));
+        let Sorted { deletes, replaced, inserts } = self.sorted(manner);
+        let (listed, others): (Vec<&Id>, Vec<&Id>) = deletes.into_iter().partition(|id| can_be_listed(id));
+        let mut statements: Vec<Vec<u8>> = listed.chunks(LOOKED_UP).map(delete_listed).collect();
+        statements.extend(others.into_iter().map(delete_one));
         to.add(&self.place, "delete", "deletes", statements)?;
         let updates = replaced.into_iter().map(|(id, document)| replace(id, document)).collect::<Result<_>>()?;
         to.add(&self.place, "update", "updates", updates)?;

@@ -4,7 +4,7 @@
 use bson::{RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::{Attempts, CollectionSpec, Target, ddl};
+use super::{Attempts, CollectionSpec, Standing, Target, ddl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::format::manifest::CollectionKind;
@@ -49,6 +49,9 @@ pub async fn create(target: &Target, spec: &CollectionSpec) -> Result<Option<Uui
         if spec.kind != CollectionKind::View && !is_empty(target, namespace).await? {
             return Err(in_the_way(namespace));
         }
+        if is_kept(namespace) {
+            return identity(target, namespace, spec.kind).await;
+        }
         ddl::drop(target, namespace).await?;
     }
     ddl::create(target, namespace, &spec.all_options()?).await?;
@@ -67,15 +70,42 @@ async fn is_empty(target: &Target, namespace: &Namespace) -> Result<bool> {
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty))
 }
 
-/// Drops a collection, unless another one has its name by now.
+/// Whether servers only drop it with its database.
+fn is_kept(namespace: &Namespace) -> bool {
+    namespace.collection == "system.js"
+}
+
+/// Drops a collection, unless another one has its name by now. One that servers do not drop is
+/// emptied.
 ///
 /// # Errors
 /// Server errors; [`ErrorKind::Interrupted`].
 pub async fn drop(target: &Target, namespace: &Namespace, kind: CollectionKind, uuid: Option<Uuid>) -> Result<()> {
     match identity(target, namespace, kind).await? {
-        found if found == uuid => ddl::drop(target, namespace).await,
-        _ => Ok(()),
+        found if found != uuid => Ok(()),
+        _ if is_kept(namespace) => {
+            let delete = rawdoc! {
+                "delete": namespace.collection.as_str(), "deletes": [{ "q": {}, "limit": 0 }], "writeConcern": { "w": 1 },
+            };
+            target.run(&format!("emptying {namespace}"), &namespace.database, delete).await.map(|_| ())
+        }
+        _ => ddl::drop(target, namespace).await,
     }
+}
+
+/// Drops a database of which nothing is left but what servers only drop with it.
+///
+/// # Errors
+/// Server errors; [`ErrorKind::Interrupted`].
+pub async fn drop_remains(target: &Target, database: &str) -> Result<()> {
+    let standing = Standing::of(target, database).await?;
+    let names: Vec<Namespace> = standing.iter().map(|there| Namespace::new(database, &*there.name)).collect();
+    let [only] = names.as_slice() else { return Ok(()) };
+    if is_kept(only) && is_empty(target, only).await? {
+        let drop = rawdoc! { "dropDatabase": 1, "writeConcern": { "w": 1 } };
+        target.run(&format!("dropping {database}"), database, drop).await?;
+    }
+    Ok(())
 }
 
 /// Renames a collection. `over` is the one that it replaces, if any.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use bsonvault::context::Context;
-use bsonvault::engine::import::ImportMode;
+use bsonvault::engine::import::{ImportMode, ImportOptions};
 use bsonvault::engine::sync::{self, StatusSender, SyncOptions, SyncReport, SyncState, SyncStatus};
 use bsonvault::error::{Error, ErrorKind};
 use bsonvault::format::manifest::ClusterTime;
@@ -130,7 +130,9 @@ async fn history(client: &Client, round: i32) {
         doc! { "aggregate": name("a"), "pipeline": [{ "$match": { "n": { "$gt": 5 } } }, { "$out": name("out") }], "cursor": {} },
     )
     .await;
+    let code = doc! { "_id": format!("f{round}"), "value": bson::JavaScriptCodeWithScope { code: "1".into(), scope: doc! {} } };
     let other = client.database("short");
+    insert(&other, "system.js", [code]).await;
     insert(&other, "lived", [doc! { "_id": 1 }]).await;
     run(&other, doc! { "dropDatabase": 1 }).await;
 }
@@ -350,6 +352,14 @@ async fn what_must_not_be_followed_into_is_refused() {
     assert_followed(&client, &copy).await;
     let error = refused(&vault, &source.uri(), &target, &options).await;
     assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+
+    // Nor is anything imported into what follows, but beside it.
+    let backup = vault.backup(&source, &["shop"]).await;
+    let error = vault.import(&backup, &target.uri()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("write to shop.orders"), "{error}");
+    let beside = vec![NamespaceRename::parse("shop.*=beside.*").unwrap()];
+    let beside = ImportOptions { renames: beside, ..ImportOptions::default() };
+    vault.run(&backup, &target.uri(), &beside).await.unwrap();
     following.stop().await;
 
     // Another source.

@@ -1,11 +1,16 @@
 //! The guard: prevents that swapped variables replace someone's production data.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
 use crate::format::manifest::Source;
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
+use crate::names::Namespace;
+use crate::sink::synced::{Synced, SyncedCollection, SyncedState};
+use crate::sink::{CollectionSpec, Target};
 
 /// How long the configured source may take to identify itself. Its hosts are compared in any case.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(2);
@@ -58,6 +63,38 @@ pub(in crate::engine) async fn refuse_source(
     };
     source.close().await;
     by.map_or(Ok(()), |by| refused(configured, by))
+}
+
+/// Refuses to write to collections that follow a source: what is written there would be gone, or in
+/// the way, with the next change that the source makes.
+///
+/// # Errors
+/// [`ErrorKind::Refused`], which names them.
+pub(super) async fn refuse_followed(target: &Target, specs: &[CollectionSpec]) -> Result<()> {
+    let followed = match Synced::read(target).await {
+        Ok(Some(synced)) if !matches!(synced.state, SyncedState::Copying | SyncedState::Final) => synced,
+        Ok(_) => return Ok(()),
+        // A login that may not look has not made it follow.
+        Err(e) if e.kind() == ErrorKind::Denied => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let names: BTreeSet<Namespace> = SyncedCollection::all(target).await?.into_iter().map(|one| one.to).collect();
+    let mut found = Few::up_to(LISTED);
+    found.extend(specs.iter().filter(|spec| names.contains(&spec.namespace)).map(|spec| spec.namespace.to_string()));
+    let found = found.into_sentences();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!(
+            "{} follows the replica set {}, and nothing else may write to {}",
+            target.connection.uri,
+            followed.replica_set,
+            found.join(", ")
+        ),
+    )
+    .hint("import under other names ([[rename]]), or end it with `bsonvault sync finalize`"))
 }
 
 /// A deployment's own names of its hosts, and those of the URI.

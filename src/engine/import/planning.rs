@@ -89,6 +89,7 @@ pub(super) async fn make<'a>(
         .map(|s| CollectionSpec::of(&s.collection, s.to.clone(), version)?.altered(options.alterations))
         .collect::<Result<_>>()?;
     let target = Target::new(connection, version, cx);
+    guard::refuse_followed(&target, &specs).await?;
     let differences = slice.as_ref().is_some_and(|s| s.has_differences);
     limits::refuse(&target, &manifest.source, selected.iter().map(|s| &*s.collection), &specs, version, differences).await?;
     let lacking = prepare::lacking(&target, &specs).await?;

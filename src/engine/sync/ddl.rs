@@ -104,7 +104,11 @@ impl Catalog {
                 let to = self.place(&gone)?;
                 let uuid = gone.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
                 evolve::drop(&self.target, &to, gone.kind, uuid).await?;
-                self.forget(gone, gatherer).await
+                self.forget(gone, gatherer).await?;
+                match self.places.values().any(|(other, _)| other.database == to.database) {
+                    true => Ok(()),
+                    false => evolve::drop_remains(&self.target, &to.database).await,
+                }
             }
             Change::Rename { before, after, over } => self.rename(&before, &after, over, gatherer).await,
             Change::Create(new) => {

@@ -206,7 +206,8 @@ impl Source {
         let mut applier = Applier::with_lanes(target, commits, lanes).await.unwrap();
         for (uuid, name, _) in &self.collections {
             let namespace = Namespace::new("bench", &**name);
-            let destination = Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false };
+            let destination =
+                Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false, unique: false };
             applier.direct(*uuid, destination).unwrap();
         }
         for frame in frames {

@@ -11,6 +11,7 @@ mod resume;
 mod round_trip;
 #[path = "../support/mod.rs"]
 mod support;
+mod sync;
 mod tune;
 mod usage;
 mod words;

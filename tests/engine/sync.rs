@@ -279,6 +279,40 @@ async fn unique_values_may_change_hands_in_any_order() {
 }
 
 #[tokio::test]
+async fn a_target_far_behind_catches_up_and_is_a_moment_again() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    let database = client.database("far");
+    run(&database, doc! { "create": "unique" }).await;
+    run(&database, doc! { "createIndexes": "unique", "indexes": [{ "key": { "u": 1 }, "name": "u", "unique": true }] }).await;
+    insert(&database, "plain", [doc! { "_id": -1 }]).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    following.stop().await;
+    for part in 0..14 {
+        let begin = part * 5_000;
+        insert(&database, "plain", (begin..begin + 5_000).map(|n| doc! { "_id": n, "n": n })).await;
+        let moved =
+            doc! { "q": { "_id": { "$gte": begin }, "n": { "$mod": [3, 0] } }, "u": { "$inc": { "n": 1 } }, "multi": true };
+        run(&database, doc! { "update": "plain", "updates": [moved] }).await;
+        insert(&database, "unique", (0..50).map(|n| doc! { "_id": part * 50 + n, "u": n })).await;
+        run(&database, doc! { "delete": "unique", "deletes": [{ "q": {}, "limit": 0 }] }).await;
+    }
+    insert(&database, "unique", (0..50).map(|n| doc! { "_id": n, "u": n })).await;
+    let time = now(&client).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    let hurried = following.until(|status| status.batches > 0 && !status.moment).await;
+    assert!(hurried.at.is_none_or(|at| at < time), "{hurried:?}");
+    following.reaches(time).await;
+    assert_followed(&client, &target.client().await).await;
+    let next = now(&client).await;
+    following.reaches(next).await;
+    following.until(|status| status.moment).await;
+    let report = following.stop().await;
+    assert!(report.operations > 70_000, "{report:?}");
+}
+
+#[tokio::test]
 async fn a_part_of_the_source_follows_under_other_names() {
     let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
     let (client, vault, copy) = (source.client().await, Vault::new(), target.client().await);

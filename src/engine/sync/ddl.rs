@@ -25,7 +25,8 @@ pub(super) struct Catalog {
     target: Target,
     version: Version,
     options: SyncOptions,
-    tracker: CatalogTracker<'static>,
+    /// `None` while entries are gathered.
+    tracker: Option<CatalogTracker<'static>>,
     /// As of the last entry that was applied.
     collections: Vec<Collection>,
     places: HashMap<Uuid, (Namespace, Option<Uuid>)>,
@@ -55,7 +56,7 @@ impl Catalog {
             target: target.clone(),
             version,
             options: options.clone(),
-            tracker,
+            tracker: Some(tracker),
             collections,
             places,
             builder: IndexBuilder::new(target.clone()),
@@ -74,12 +75,14 @@ impl Catalog {
         }
     }
 
-    /// Takes an entry that changes nothing yet.
-    ///
-    /// # Errors
-    /// Those of [`CatalogTracker::take`].
-    pub(super) fn take(&mut self, entry: &[u8]) -> Result<()> {
-        self.tracker.take(entry).map(drop)
+    /// What follows the entries, while they are gathered.
+    pub(super) fn lend(&mut self) -> Result<CatalogTracker<'static>> {
+        self.tracker.take().ok_or_else(lent)
+    }
+
+    /// Takes it back.
+    pub(super) fn take_back(&mut self, tracker: CatalogTracker<'static>) {
+        self.tracker = Some(tracker);
     }
 
     /// Takes an entry, and changes the target as it says. `created` are the collections that it
@@ -88,8 +91,9 @@ impl Catalog {
     /// # Errors
     /// [`ErrorKind::Refused`] for what cannot be followed; server errors.
     pub(super) async fn follow(&mut self, entry: &[u8], created: &HashSet<Uuid>, gatherer: &mut Gatherer) -> Result<()> {
-        self.tracker.take(entry)?;
-        let after = self.tracker.current()?;
+        let tracker = self.tracker.as_mut().ok_or_else(lent)?;
+        tracker.take(entry)?;
+        let after = tracker.current()?;
         for change in changes::between(&self.collections, &after)? {
             self.make(change, created, gatherer).await?;
             self.made += 1;
@@ -233,4 +237,8 @@ fn not_followed(collection: &Collection, uuid: Uuid) -> Error {
         ErrorKind::Refused,
         format!("{} ({uuid}) was renamed into what is followed, and its documents are not in the target", collection.namespace()),
     )
+}
+
+fn lent() -> Error {
+    Error::new(ErrorKind::Internal, "the catalog was to be followed after a failure")
 }

@@ -1,6 +1,7 @@
 //! Follows an archive into a target: from the recorded position on, until it is stopped or
 //! something comes that it cannot apply.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,10 +15,9 @@ use crate::clock;
 use crate::context::Context;
 use crate::engine::archive::ArchiveStatus;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::mongo::Version;
-use crate::oplog::apply::gather::Gatherer;
+use crate::oplog::apply::gather::{Gatherer, Limits, Stop};
 use crate::oplog::chain::ChainFollower;
 use crate::repository::chain::ChainPlace;
 use crate::sink::Target;
@@ -26,6 +26,11 @@ use crate::sink::synced::{Held, Synced, SyncedCollection, SyncedState, Told};
 /// The most documents and bytes that are written as one.
 const DOCUMENTS: usize = 5_000;
 const BYTES: usize = 16 * 1024 * 1024;
+/// After so many full batches in a row, the target is far behind, and entries are applied in the
+/// faster way.
+const FAR_BEHIND: u32 = 10;
+/// The most bytes that are applied so at a time.
+const HURRIED_BYTES: usize = 8 * 1024 * 1024;
 /// How long to wait for the archive to grow, if nobody tells.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often the position is moved if no document changes.
@@ -76,9 +81,12 @@ struct Following<'a> {
     parts: Parts<'a>,
     writer: Writer,
     chain: ChainFollower,
-    gatherer: Gatherer,
+    /// `None` while it is at work, and after a failure.
+    gatherer: Option<Gatherer>,
     catalog: Catalog,
     at: OplogPosition,
+    /// How many batches in a row were full.
+    full: u32,
     looked: Option<Instant>,
 }
 
@@ -100,9 +108,10 @@ impl<'a> Following<'a> {
         let chain = ChainFollower::new(parts.place.clone(), from, Some(synced.at), parts.cx.cpu.clone());
         parts.status.change(|s| {
             s.at = Some(synced.at.time);
+            s.moment = parts.transactions && synced.to.is_none();
             s.state = SyncState::Following;
         });
-        Ok(Self { parts, writer, chain, gatherer, catalog, at: synced.at, looked: None })
+        Ok(Self { parts, writer, chain, gatherer: Some(gatherer), catalog, at: synced.at, full: 0, looked: None })
     }
 
     async fn run(&mut self) -> Result<Ended> {
@@ -116,13 +125,12 @@ impl<'a> Following<'a> {
             self.wait_while_paused().await?;
             match self.parts.cx.unless_cancelled(self.chain.next()).await? {
                 Some(frame) => {
-                    for entry in Documents::of(&frame) {
-                        if !self.take(entry?).await? {
-                            return Ok(Ended::WentBack);
-                        }
+                    if !self.take(frame).await? {
+                        return Ok(Ended::WentBack);
                     }
                 }
                 None => {
+                    self.full = 0;
                     if !self.flush().await? {
                         return Ok(Ended::WentBack);
                     }
@@ -132,57 +140,79 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Takes an entry. False if the target went back.
-    async fn take(&mut self, entry: &[u8]) -> Result<bool> {
-        let arrived = self.gatherer.arrive(entry)?;
-        if self.is_delayed(arrived.position().time).await? {
-            return Ok(false);
-        }
-        if arrived.changes_catalog {
-            if !self.flush().await? {
+    /// Takes the entries of a frame. False if the target went back.
+    async fn take(&mut self, frame: Vec<u8>) -> Result<bool> {
+        let (frame, mut at) = (Arc::new(frame), 0);
+        loop {
+            let stop;
+            (stop, at) = self.gather(frame.clone(), at).await?;
+            let is_on = match stop {
+                Stop::End => return Ok(true),
+                Stop::Full => {
+                    self.full += 1;
+                    self.flush().await?
+                }
+                Stop::Changes => self.change().await?,
+                Stop::Later => self.flush().await? && self.wait_for_later().await?,
+            };
+            if !is_on {
                 return Ok(false);
             }
-            self.writer.held().intend(self.at.time, arrived.position().time).await?;
-            let followed = self.catalog.follow(entry, &arrived.created, &mut self.gatherer).await;
-            followed.map_err(|e| e.context(format!("oplog entry at {}", arrived.position().time)))?;
-            let made = self.catalog.made;
-            self.parts.status.change(|s| s.ddl = made);
-            self.gatherer.add(&arrived)?;
-            return self.flush_all().await;
         }
-        if arrived.concerns_catalog {
-            self.catalog.take(entry)?;
-        }
-        self.gatherer.add(&arrived)?;
-        let gathered = &self.gatherer.gathered().batch;
-        let is_full = gathered.documents() >= DOCUMENTS || self.gatherer.gathered().entries.len() >= BYTES;
-        if is_full && !self.writer.must_redo(arrived.position().time) {
-            return self.flush().await;
-        }
-        Ok(true)
     }
 
-    /// Waits until an entry is old enough to be applied, if the target is kept behind. True if the
-    /// target went back meanwhile.
-    async fn is_delayed(&mut self, time: ClusterTime) -> Result<bool> {
-        let Some(delay) = self.parts.options.delay else { return Ok(false) };
-        let due = i64::from(time.t) + i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
-        while clock::now().timestamp() < due {
-            if !self.flush().await? {
-                return Ok(true);
-            }
-            let pause = tokio::time::sleep(PAUSE);
-            if self.parts.cx.cancel.run_until_cancelled(pause).await.is_none() {
-                return Err(Error::interrupted());
-            }
-            self.wait_while_paused().await?;
+    /// Gathers entries from this offset on, on the pool for such work.
+    async fn gather(&mut self, frame: Arc<Vec<u8>>, begin: usize) -> Result<(Stop, usize)> {
+        let delay = self.parts.options.delay;
+        let upto = delay.map(|delay| {
+            let due = clock::now().timestamp() - i64::try_from(delay.as_secs()).unwrap_or(i64::MAX);
+            ClusterTime { t: u32::try_from(due).unwrap_or(0), i: u32::MAX }
+        });
+        let hurries = self.full >= FAR_BEHIND;
+        let bytes = if hurries { HURRIED_BYTES } else { BYTES };
+        let limits = Limits { documents: DOCUMENTS, bytes, not_before: self.writer.redo(), upto };
+        let mut tracker = self.catalog.lend()?;
+        let mut gatherer = self.gatherer.take().ok_or_else(failed)?;
+        gatherer.hurry(hurries);
+        let gathered = self.parts.cx.cpu.run(move || {
+            let mut at = begin;
+            let stop = gatherer.gather(&mut tracker, &frame, &mut at, limits)?;
+            Ok((gatherer, tracker, stop, at))
+        });
+        let (gatherer, tracker, stop, at) = gathered.await?;
+        self.gatherer = Some(gatherer);
+        self.catalog.take_back(tracker);
+        Ok((stop, at))
+    }
+
+    /// Follows an entry that changes the catalog. False if the target went back.
+    async fn change(&mut self) -> Result<bool> {
+        if !self.flush().await? {
+            return Ok(false);
         }
-        Ok(false)
+        let gatherer = self.gatherer.as_mut().ok_or_else(failed)?;
+        let Some(arrived) = gatherer.changing() else { return Ok(true) };
+        let time = arrived.position.time;
+        self.writer.held().intend(self.at.time, time).await?;
+        let followed = self.catalog.follow(&arrived.entry, &arrived.created, gatherer).await;
+        followed.map_err(|e| e.context(format!("oplog entry at {time}")))?;
+        let made = self.catalog.made;
+        self.parts.status.change(|s| s.ddl = made);
+        gatherer.add(&arrived)?;
+        self.flush_all().await
+    }
+
+    /// Waits a moment until the next entry is old enough, if the target is kept behind.
+    async fn wait_for_later(&mut self) -> Result<bool> {
+        let pause = tokio::time::sleep(PAUSE);
+        self.parts.cx.cancel.run_until_cancelled(pause).await.ok_or_else(Error::interrupted)?;
+        self.wait_while_paused().await?;
+        Ok(true)
     }
 
     /// Writes what was gathered. False if the target went back.
     async fn flush(&mut self) -> Result<bool> {
-        let gathered = self.gatherer.gathered();
+        let gathered = self.gatherer.as_ref().ok_or_else(failed)?.gathered();
         let Some(to) = gathered.to else { return Ok(true) };
         if gathered.is_empty() && to.time.t.saturating_sub(self.at.time.t) < IDLE {
             // Nothing of it is in the target: it is caught up without a write.
@@ -194,14 +224,16 @@ impl<'a> Following<'a> {
 
     /// The same, and moves the position in any case.
     async fn flush_all(&mut self) -> Result<bool> {
-        let gathered = self.gatherer.take();
+        let gatherer = self.gatherer.as_mut().ok_or_else(failed)?;
+        let gathered = gatherer.take();
         let Some(to) = gathered.to else { return Ok(true) };
-        let (operations, is_empty) = (gathered.batch.operations(), gathered.is_empty());
-        let written = self.writer.write(gathered, &self.gatherer, (self.at.time, to)).await?;
+        let (before, is_empty) = (self.writer.operations(), gathered.is_empty());
+        let written = self.writer.write(gathered, gatherer, (self.at.time, to)).await?;
         if written == Written::WentBack {
             return Ok(false);
         }
         self.at = to;
+        let operations = self.writer.operations() - before;
         self.parts.status.change(|s| {
             s.at = Some(to.time);
             s.operations += operations;
@@ -257,4 +289,8 @@ impl<'a> Following<'a> {
 /// Whether a failure may pass by itself.
 pub(super) fn may_pass(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::Storage)
+}
+
+fn failed() -> Error {
+    Error::new(ErrorKind::Internal, "entries were to be gathered after a failure")
 }

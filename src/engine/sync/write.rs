@@ -10,7 +10,7 @@ use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::names::SYNC_DATABASE;
 use crate::oplog::apply::gather::{Gathered, Gatherer};
 use crate::oplog::apply::moment::{self, Manner, Outcome, Writes};
-use crate::oplog::apply::{Applier, Commits, Destination, Holds};
+use crate::oplog::apply::{Applier, Batch, Commits, Destination, Holds};
 use crate::oplog::{Entry, OperationKind};
 use crate::sink::Target;
 use crate::sink::synced::{Held, Synced};
@@ -28,6 +28,8 @@ pub(super) struct Writer {
     transactions: bool,
     /// Up to here, the target may hold data already, from before a crash.
     redo: Option<ClusterTime>,
+    /// How many operations were written.
+    operations: u64,
 }
 
 /// What became of what was gathered.
@@ -43,7 +45,7 @@ pub(super) enum Written {
 
 impl Writer {
     pub(super) fn new(target: &Target, held: Held, transactions: bool, redo: Option<ClusterTime>) -> Self {
-        Self { target: target.clone(), held, transactions, redo }
+        Self { target: target.clone(), held, transactions, redo, operations: 0 }
     }
 
     /// The right to write the target.
@@ -56,9 +58,14 @@ impl Writer {
         self.held
     }
 
-    /// Whether what comes up to this time may be in the target already.
-    pub(super) fn must_redo(&self, time: ClusterTime) -> bool {
-        self.redo.is_some_and(|redo| time < redo)
+    /// How many operations were written so far.
+    pub(super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Up to here, the target may hold data already: it is written again as one.
+    pub(super) fn redo(&self) -> Option<ClusterTime> {
+        self.redo
     }
 
     /// Moves the position from one entry to another, with what was gathered between them.
@@ -73,7 +80,7 @@ impl Writer {
     ) -> Result<Written> {
         let open_from = gatherer.open_from();
         let redo = self.redo.is_some();
-        let mut written = Written::Moment;
+        let mut written = if gathered.hurried { Written::Eventually } else { Written::Moment };
         if !gathered.in_order.is_empty() {
             self.held.intend(from, to.time).await?;
             if !self.apply(&gathered, gatherer, |uuid| gathered.in_order.contains(&uuid), redo).await? {
@@ -85,8 +92,9 @@ impl Writer {
             self.redo = None;
             return Ok(written);
         }
-        let Gathered { batch, entries, parts, in_order, to: _ } = gathered;
-        let rest = Gathered { batch: Default::default(), entries, parts, in_order, to: None };
+        let Gathered { batch, entries, parts, in_order, hurried, to: _ } = gathered;
+        let operations = batch.operations();
+        let rest = Gathered { batch: Batch::default(), entries, parts, in_order, hurried, to: None };
         let done = match moment::prepare(&self.target, batch).await? {
             Some(writes) if self.transactions => self.in_transaction(&writes, (from, &to, open_from)).await?,
             Some(writes) => {
@@ -96,9 +104,12 @@ impl Writer {
             None => Outcome::TooLarge,
         };
         match done {
-            Outcome::Done if self.transactions => {}
+            Outcome::Done if self.transactions => self.operations += operations,
             Outcome::Moved => return Ok(Written::WentBack),
-            Outcome::Done => self.held.move_on(from, &to, open_from).await?,
+            Outcome::Done => {
+                self.operations += operations;
+                self.held.move_on(from, &to, open_from).await?;
+            }
             // Entry by entry, as servers replicate.
             Outcome::TooLarge | Outcome::Duplicate | Outcome::Aborted => {
                 written = Written::Eventually;
@@ -165,7 +176,13 @@ impl Writer {
 
     /// Applies entries one by one, durably. False if the target's primary changed or was restarted
     /// meanwhile.
-    async fn apply(&self, gathered: &Gathered, gatherer: &Gatherer, is_meant: impl Fn(Uuid) -> bool, redo: bool) -> Result<bool> {
+    async fn apply(
+        &mut self,
+        gathered: &Gathered,
+        gatherer: &Gatherer,
+        is_meant: impl Fn(Uuid) -> bool,
+        redo: bool,
+    ) -> Result<bool> {
         let mut applier = Applier::new(self.target.clone(), Commits::Known(gathered.committed())).await?;
         for (uuid, place) in gatherer.places().filter(|(uuid, _)| is_meant(*uuid)) {
             let mut place = place.clone();
@@ -175,7 +192,9 @@ impl Writer {
             applier.direct(uuid, place)?;
         }
         applier.take(gathered.entries.clone()).await?;
-        Ok(!applier.make_durable().await?.again)
+        let applied = applier.make_durable().await?;
+        self.operations += applied.operations;
+        Ok(!applied.again)
     }
 
     /// The `_id` of the last document of a capped collection, if it was among these that were

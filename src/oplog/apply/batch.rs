@@ -162,7 +162,13 @@ mod tests {
     use crate::oplog::apply::{Destination, Holds};
 
     fn place() -> Shared {
-        Arc::new(Destination { namespace: Namespace::new("d", "c"), holds: Holds::Documents, has_rules: false, collated: false })
+        Arc::new(Destination {
+            namespace: Namespace::new("d", "c"),
+            holds: Holds::Documents,
+            has_rules: false,
+            collated: false,
+            unique: false,
+        })
     }
 
     fn batch(operations: &[(OperationKind, RawDocumentBuf, Option<RawDocumentBuf>)]) -> Vec<(bool, Becomes)> {

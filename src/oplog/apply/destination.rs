@@ -16,6 +16,9 @@ pub struct Destination {
     pub has_rules: bool,
     /// Whether a collation compares text: different values of `_id` may be equal.
     pub collated: bool,
+    /// Whether an index beside that on `_id` is unique: then the order in which different documents
+    /// are written matters.
+    pub unique: bool,
 }
 
 /// What a collection holds.
@@ -55,6 +58,7 @@ impl Destination {
             holds,
             has_rules: has("validator") || has("encryptedFields"),
             collated: has("collation"),
+            unique: collection.indexes.iter().any(|index| index.bson.get_bool("unique").unwrap_or(false)),
         }
     }
 }

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::batch::Batch;
 use super::destination::{Destination, Holds, Shared};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
-use crate::oplog::{Committed, Entry, Operation, OperationKind, Position, Transactions};
+use crate::oplog::catalog::CatalogTracker;
+use crate::oplog::{Committed, Entry, Head, Operation, OperationKind, Position, Transactions};
 
 /// Says whether the documents of a namespace must be followed.
 pub type IsWanted = Box<dyn Fn(&Namespace) -> bool + Send + Sync>;
@@ -20,14 +22,16 @@ pub struct Gatherer {
     transactions: Transactions<Vec<u8>>,
     places: HashMap<Uuid, Shared>,
     is_wanted: IsWanted,
-    /// Up to here, entries have been applied.
-    since: ClusterTime,
     gathered: Gathered,
+    /// Whether entries are applied one by one if that is possible.
+    hurries: bool,
+    /// An entry that changes the catalog, until that is done.
+    changing: Option<Arrived>,
 }
 
 impl std::fmt::Debug for Gatherer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gatherer").field("since", &self.since).field("gathered", &self.gathered).finish_non_exhaustive()
+        f.debug_struct("Gatherer").field("gathered", &self.gathered).finish_non_exhaustive()
     }
 }
 
@@ -40,6 +44,8 @@ pub struct Gathered {
     pub entries: Vec<u8>,
     /// The parts of transactions among them.
     pub parts: Vec<ClusterTime>,
+    /// Whether documents that a transaction could write are among those applied one by one.
+    pub hurried: bool,
     /// Collections that transactions cannot write to, so that entries are applied to them one by
     /// one: capped ones, buckets, and those of the system.
     pub in_order: HashSet<Uuid>,
@@ -63,28 +69,67 @@ impl Gathered {
     }
 }
 
+/// When to stop gathering.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most documents that change.
+    pub documents: usize,
+    /// The most bytes of entries.
+    pub bytes: usize,
+    /// It is never full before this entry.
+    pub not_before: Option<ClusterTime>,
+    /// Later entries are not taken yet.
+    pub upto: Option<ClusterTime>,
+}
+
+/// Why gathering stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// There are no more entries.
+    End,
+    /// Enough is gathered.
+    Full,
+    /// The next entry changes the catalog: see [`Gatherer::changing`].
+    Changes,
+    /// The next entry must not be taken yet.
+    Later,
+}
+
 /// An entry that arrived, and what counts with it.
 #[derive(Debug)]
-pub struct Arrived<'a> {
-    entry: &'a [u8],
+pub struct Arrived {
+    /// The entry.
+    pub entry: Vec<u8>,
+    /// Where it is.
+    pub position: OplogPosition,
+    /// The UUIDs of collections that it creates.
+    pub created: HashSet<Uuid>,
+    /// Whether collections, views or indexes change with it.
+    changes_catalog: bool,
     /// Whether the entry counts by itself.
     counts: bool,
     /// The parts of a transaction that it commits, itself included.
     committed: Vec<Vec<u8>>,
-    /// Whether collections, views or indexes change with it.
-    pub changes_catalog: bool,
-    /// Whether it may change the catalog, now or once its transaction is committed.
-    pub concerns_catalog: bool,
-    /// The UUIDs of collections that it creates.
-    pub created: HashSet<Uuid>,
-    position: OplogPosition,
 }
 
 impl Gatherer {
     /// Begins after `since`: what was committed up to then is applied already.
     #[must_use]
     pub fn new(since: ClusterTime, is_wanted: IsWanted) -> Self {
-        Self { transactions: Transactions::new(since), places: HashMap::new(), is_wanted, since, gathered: Gathered::default() }
+        Self {
+            transactions: Transactions::new(since),
+            places: HashMap::new(),
+            is_wanted,
+            gathered: Gathered::default(),
+            hurries: false,
+            changing: None,
+        }
+    }
+
+    /// From the next entry on, entries are applied one by one, which is faster, if their order among
+    /// different documents does not matter.
+    pub fn hurry(&mut self, hurries: bool) {
+        self.hurries = hurries;
     }
 
     /// From the next entry on, the documents of this source collection are at this destination.
@@ -119,11 +164,46 @@ impl Gatherer {
         self.transactions.open_from()
     }
 
-    /// Looks at the next entry.
+    /// The entry that changes the catalog, at which gathering stopped.
+    #[must_use]
+    pub fn changing(&mut self) -> Option<Arrived> {
+        self.changing.take()
+    }
+
+    /// Gathers the entries of a frame from the offset `at` on, which is moved behind what was
+    /// taken. `tracker` follows them.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] if it is none, or a part of its transaction is missing.
-    pub fn arrive<'a>(&mut self, bytes: &'a [u8]) -> Result<Arrived<'a>> {
+    /// [`ErrorKind::Refused`] for what cannot be followed; [`ErrorKind::Damaged`] if something is
+    /// no entry, or a part of a transaction is missing.
+    pub fn gather(&mut self, tracker: &mut CatalogTracker<'_>, frame: &[u8], at: &mut usize, limits: Limits) -> Result<Stop> {
+        let begin = *at;
+        for entry in Documents::of(&frame[begin..]) {
+            let entry = entry?;
+            let time = Head::of(entry)?.time;
+            if limits.upto.is_some_and(|upto| time > upto) {
+                return Ok(Stop::Later);
+            }
+            *at += entry.len();
+            let (arrived, is_part) = self.arrive(entry)?;
+            if arrived.changes_catalog {
+                self.changing = Some(arrived);
+                return Ok(Stop::Changes);
+            }
+            if is_part {
+                tracker.take(entry)?;
+            }
+            self.add(&arrived)?;
+            let is_full = self.gathered.batch.documents() >= limits.documents || self.gathered.entries.len() >= limits.bytes;
+            if is_full && limits.not_before.is_none_or(|not_before| time >= not_before) {
+                return Ok(Stop::Full);
+            }
+        }
+        Ok(Stop::End)
+    }
+
+    /// Takes the next entry, and tells whether it is a part of a transaction.
+    fn arrive(&mut self, bytes: &[u8]) -> Result<(Arrived, bool)> {
         let entry = Entry::parse(bytes)?;
         let (mut counts, mut committed) = (false, Vec::new());
         match entry.part {
@@ -131,27 +211,25 @@ impl Gatherer {
             None => counts = self.transactions.counts(&entry),
         }
         let mut arrived = Arrived {
-            entry: bytes,
+            entry: bytes.to_vec(),
+            position: Position::of(bytes)?.into(),
+            changes_catalog: false,
+            created: HashSet::new(),
             counts,
             committed,
-            changes_catalog: false,
-            concerns_catalog: entry.part.is_some(),
-            created: HashSet::new(),
-            position: Position::of(bytes)?.into(),
         };
-        let (mut changes, mut created) = (false, HashSet::new());
-        arrived.each(&mut |operation| {
-            if changes_catalog(operation)? {
-                changes = true;
+        if entry.operation.kind == OperationKind::Command || changes_catalog(&entry.operation)? {
+            let (mut changes, mut created) = (false, HashSet::new());
+            arrived.each(&mut |operation| {
+                changes |= changes_catalog(operation)?;
                 if operation.kind == OperationKind::Command && operation.command()? == "create" {
                     created.extend(operation.collection);
                 }
-            }
-            Ok(())
-        })?;
-        (arrived.changes_catalog, arrived.created) = (changes, created);
-        arrived.concerns_catalog |= changes;
-        Ok(arrived)
+                Ok(())
+            })?;
+            (arrived.changes_catalog, arrived.created) = (changes, created);
+        }
+        Ok((arrived, entry.part.is_some()))
     }
 
     /// Adds what the entry does to documents.
@@ -159,8 +237,8 @@ impl Gatherer {
     /// # Errors
     /// [`ErrorKind::Refused`] if it writes to a collection that should be followed and is not
     /// known; [`ErrorKind::Damaged`].
-    pub fn add(&mut self, arrived: &Arrived<'_>) -> Result<()> {
-        let Self { places, gathered, is_wanted, .. } = self;
+    pub fn add(&mut self, arrived: &Arrived) -> Result<()> {
+        let Self { places, gathered, is_wanted, hurries, .. } = self;
         let mut concerns = false;
         arrived.each(&mut |operation| {
             if matches!(operation.kind, OperationKind::Nothing) || changes_catalog(operation)? {
@@ -170,8 +248,11 @@ impl Gatherer {
             let Some((uuid, place)) = place else { return refuse_unknown(operation, is_wanted) };
             concerns = true;
             match place.holds {
-                Holds::Documents if !place.is_of_the_system() => gathered.batch.add(uuid, place, operation),
+                Holds::Documents if !place.is_of_the_system() && (!*hurries || place.unique) => {
+                    gathered.batch.add(uuid, place, operation)
+                }
                 _ => {
+                    gathered.hurried |= *hurries;
                     gathered.in_order.insert(uuid);
                     Ok(())
                 }
@@ -190,16 +271,10 @@ impl Gatherer {
     }
 }
 
-impl Arrived<'_> {
-    /// Where it is.
-    #[must_use]
-    pub fn position(&self) -> OplogPosition {
-        self.position
-    }
-
+impl Arrived {
     /// The entries that count with it.
     fn effect(&self) -> impl Iterator<Item = &[u8]> {
-        let own = self.counts.then_some(self.entry);
+        let own = self.counts.then_some(self.entry.as_slice());
         own.into_iter().chain(self.committed.iter().map(Vec::as_slice))
     }
 

@@ -24,7 +24,7 @@ use crate::support::zoo::raw::{self, Raw};
 const COLLECTION: Uuid = Uuid::from_u128(1);
 
 pub(super) fn place(name: &str, holds: Holds) -> Destination {
-    Destination { namespace: Namespace::new("r", name), holds, has_rules: false, collated: false }
+    Destination { namespace: Namespace::new("r", name), holds, has_rules: false, collated: false, unique: false }
 }
 
 pub(super) async fn target(uri: &str) -> Target {

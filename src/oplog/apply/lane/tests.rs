@@ -26,7 +26,7 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
 }
 
 fn place(holds: Holds, collated: bool) -> Shared {
-    Arc::new(Destination { namespace: Namespace::new("t", "c"), holds, has_rules: false, collated })
+    Arc::new(Destination { namespace: Namespace::new("t", "c"), holds, has_rules: false, collated, unique: false })
 }
 
 /// The work for an ask; `step` is what it writes.

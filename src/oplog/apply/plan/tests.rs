@@ -18,7 +18,8 @@ fn planner(source: &Source, commits: Commits) -> Planner {
     let mut planner = Planner::new(commits, 2);
     for uuid in source.states.iter().flat_map(|state| state.documents.keys()) {
         let namespace = Namespace::new("t", uuid.to_string());
-        planner.direct(*uuid, Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false });
+        planner
+            .direct(*uuid, Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false, unique: false });
     }
     planner
 }

@@ -115,7 +115,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
 async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let (repository, source, target) = (Repository::open(&config.path)?, config.source()?, config.target()?);
     let renames = args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?;
-    let delay = args.delay.as_deref().map(|text| duration(text).map_err(|e| e.context("[[delay]]")));
+    let delay = args.delay.as_deref().map(|text| duration(text).map_err(|e| e.context("--delay")));
     let options = SyncOptions {
         filter: args.filter.of(&args.database)?,
         renames,

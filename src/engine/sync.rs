@@ -92,7 +92,8 @@ async fn identity(source: &MongoUri, target: &Connection) -> Result<Identity> {
     let connection = Connection::open(source, ConnectOptions { pool: 1, selection_timeout: None }).await?;
     let known = async {
         let identity = archive::identity(&connection).await?;
-        guard::refuse_source(target, &connection.describe().await, Some(source)).await?;
+        let apart = guard::refuse_source(target, &connection.describe().await, Some(source)).await;
+        apart.map_err(|e| e.hint("check [[MONGO_URI_LOCAL or target]]"))?;
         Ok(identity)
     };
     let known = known.await;

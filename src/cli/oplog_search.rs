@@ -1,5 +1,6 @@
 //! `oplog-search`: finds entries of an archived oplog.
 
+use bson::RawDocument;
 use chrono::{DateTime, TimeDelta};
 
 use super::output::{self, Outcome};
@@ -31,7 +32,8 @@ pub struct Args {
     /// Up to this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Fields that the document or its _id must have with these values, in Extended JSON
+    /// Fields that the document or its _id must have with these values, in Extended JSON. Of a deleted
+    /// document, the oplog has the _id only
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
     /// The most entries to print; the oldest are printed
@@ -51,12 +53,17 @@ pub(super) async fn run(args: Args, config: &Config, cx: &Context) -> Result<Out
                 .hint("use Extended JSON 2, like {\"_id\": 5}; quote it in the shell")
         })
     });
+    let filter = filter.transpose()?;
+    if let Some(operator) = filter.as_deref().and_then(operator) {
+        return Err(Error::usage(format!("--filter compares values, and does not know the operator {operator}"))
+            .hint("give the value itself, like {\"_id\": 5}"));
+    }
     let options = SearchOptions {
         namespaces: args.namespace.iter().map(|text| NamespacePattern::parse(text)).collect::<Result<_>>()?,
         operations: args.op,
         since: args.since.as_deref().map(since).transpose()?,
         until: args.until.as_deref().map(|text| time(text).map(Moment::upto)).transpose()?,
-        filter: filter.transpose()?,
+        filter,
         limit: args.limit,
     };
     let repository = Repository::open(&config.path)?;
@@ -80,5 +87,14 @@ fn since(text: &str) -> Result<ClusterTime> {
     Ok(match time(text)? {
         Moment::WholeSecond(t) => ClusterTime { t, i: 0 },
         moment => moment.upto(),
+    })
+}
+
+/// The first operator of a query in a filter, which would be compared as if it was a value.
+fn operator(filter: &RawDocument) -> Option<String> {
+    let mut fields = filter.iter().flatten();
+    fields.find_map(|(name, value)| {
+        let first = value.as_document().and_then(|inner| Some(inner.iter().next()?.ok()?.0.as_str().to_owned()));
+        [name.as_str().to_owned()].into_iter().chain(first).find(|name| name.starts_with('$'))
     })
 }

@@ -30,7 +30,7 @@ pub struct Args {
     /// the present; if there is none, one is taken
     #[arg(long, value_name = "BACKUP")]
     from: Option<String>,
-    /// Stay so far behind the source on purpose: a number with s, m, h or d
+    /// Stay so far behind the source on purpose: a number with s, m, h, d or w
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
     /// What happens to collections that exist in the target when the first copy is made

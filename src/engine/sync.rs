@@ -320,7 +320,9 @@ impl Session<'_> {
     async fn hold(&self, held: Held, error: Error, at: ClusterTime) -> (Held, Result<ClusterTime>) {
         let said = match error.hint_text() {
             Some(hint) => format!("{error}; {hint}"),
-            None => error.to_string(),
+            None => format!(
+                "{error}; see why, and start it again, or begin anew: drop the database bsonvault of the target, and copy in mode replace"
+            ),
         };
         tracing::error!("the sync is held at {at}: {said}");
         self.cx.progress.note(format!("the sync is held at {at}: {said}"));

@@ -11,6 +11,7 @@ use crate::engine::import::point_in_time;
 use crate::error::{ErrorKind, Result};
 use crate::format::chain::{Burst, Ddl, IndexRecord, Minute, is_link_name};
 use crate::format::manifest::ClusterTime;
+use crate::names::{Namespace, SYSTEM_DATABASES};
 use crate::oplog::chain::range::index;
 use crate::oplog::chain::spans::{Part, Run, Spans};
 use crate::oplog::chain::{entries_of_piece, index_of};
@@ -188,7 +189,7 @@ impl Happened {
             match record {
                 IndexRecord::Frame(_) => {}
                 IndexRecord::Minute(Minute { minute, operations }) => *self.minutes.entry(minute).or_default() += operations,
-                IndexRecord::Ddl(ddl) => self.ddl.push(ddl),
+                IndexRecord::Ddl(ddl) => self.ddl.extend(Some(ddl).filter(is_of_a_user)),
                 IndexRecord::Burst(burst) => self.burst(burst),
             }
         }
@@ -398,4 +399,10 @@ async fn is_gone(place: &ChainPlace, part: &Part) -> bool {
         Part::Link(link) => matches!(place.read_link(&link.name).await, Ok(None)),
         Part::Piece(..) => false,
     }
+}
+
+/// Whether a command is not one of an import, or of the server on its own databases.
+fn is_of_a_user(ddl: &Ddl) -> bool {
+    let (database, collection) = ddl.namespace.split_once('.').unwrap_or((&ddl.namespace, ""));
+    !SYSTEM_DATABASES.contains(&database) && !Namespace::new(database, collection).is_of_an_import()
 }

@@ -69,8 +69,9 @@ pub struct Synced {
 pub struct Told {
     /// The newest entry of the source that it knows.
     pub archived: ClusterTime,
-    /// Whether the target shows one moment of the source.
-    pub moment: bool,
+    /// Up to here, the target has everything, even if the position is not moved for what changes
+    /// nothing.
+    pub at: ClusterTime,
 }
 
 /// What a target does.
@@ -181,9 +182,10 @@ impl Synced {
             epoch: document.get_i64("epoch").map_err(|_| broken("epoch is missing"))?,
             reason: document.get_str("reason").ok().map(str::to_owned),
             holder,
-            told: document.get_document("told").ok().and_then(|told| {
-                Some(Told { archived: time(told, "archived")?, moment: told.get_bool("moment").unwrap_or(false) })
-            }),
+            told: document
+                .get_document("told")
+                .ok()
+                .and_then(|told| Some(Told { archived: time(told, "archived")?, at: time(told, "at")? })),
         })
     }
 
@@ -290,7 +292,8 @@ impl Held {
         };
         target.run("taking the target", SYNC_DATABASE, raw(&update)?).await?;
         let held = Self {
-            target: target.clone(),
+            // What is begun is told to its end, also once it is stopped.
+            target: target.unstoppable(),
             epoch,
             session,
             told: Arc::default(),
@@ -511,8 +514,8 @@ impl Beating {
 
     fn renewal(&self) -> Result<RawDocumentBuf> {
         let mut set = doc! { "holder": holder(&self.session) };
-        if let Some(Told { archived, moment }) = *lock(&self.told) {
-            set.insert("told", doc! { "archived": timestamp(archived), "moment": moment });
+        if let Some(Told { archived, at }) = *lock(&self.told) {
+            set.insert("told", doc! { "archived": timestamp(archived), "at": timestamp(at) });
         }
         raw(&doc! {
             "update": POSITION, "updates": [{ "q": { "_id": ID, "epoch": self.epoch }, "u": [{ "$set": set }] }],

@@ -404,6 +404,37 @@ async fn what_must_not_be_followed_into_is_refused() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_deleted_in_the_target_holds_it() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault, uri) = (source.client().await, Vault::new(), MongoUri::parse(Role::Target, &target.uri()).unwrap());
+    let shop = client.database("shop");
+    insert(&shop, "orders", (0..3).map(|n| doc! { "_id": n, "v": "x".repeat(20) })).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    let copy = target.client().await.database("shop");
+    copy.collection::<Document>("orders").delete_one(doc! { "_id": 1 }).await.unwrap();
+    run(&shop, doc! { "update": "orders", "updates": [{ "q": { "_id": 1 }, "u": { "$set": { "n": 1 } } }] }).await;
+    let held = following.until(|status| status.state == SyncState::Held).await;
+    assert!(held.problem.as_ref().is_some_and(|problem| problem.contains("shop.orders")), "{held:?}");
+    // A part of a document is not taken for the document.
+    assert_eq!(content(&copy, "orders").await.documents, 2);
+    following.stop().await;
+    let error = sync::finalize(&uri, &vault.cx).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("is held"), "{error}");
+
+    // A collection of the source that is not followed cannot be renamed into the selection later.
+    let (other, options) =
+        (Server::replica_set("copy").await, SyncOptions { filter: filter(&["shop.orders*"], &[]), ..SyncOptions::default() });
+    let mut following = follow(&vault, &source.uri(), &other, &options);
+    following.until(|status| status.state == SyncState::Following).await;
+    insert(&shop, "secret", [doc! { "_id": 1 }]).await;
+    run(&client.database("admin"), doc! { "renameCollection": "shop.secret", "to": "shop.orders2" }).await;
+    let held = following.until(|status| status.state == SyncState::Held).await;
+    assert!(held.problem.as_ref().is_some_and(|problem| problem.contains("shop.orders2")), "{held:?}");
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn a_target_that_dies_is_waited_for() {
     let source = Server::replica_set("followed").await;
     let (client, vault) = (source.client().await, Vault::new());
@@ -458,6 +489,17 @@ async fn a_sync_is_paused_delayed_and_finalized() {
     let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
     following.until(|status| status.state == SyncState::Paused).await;
     assert_eq!(content(&copy, "orders").await.documents, 2);
+    // It says how far it is behind meanwhile.
+    for round in 0.. {
+        now(&client).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let view = sync::view(&uri, &vault.cx).await.unwrap();
+        assert_eq!((view.state.as_str(), view.running), ("paused", true));
+        if view.lag_seconds.is_some_and(|lag| lag >= 2) {
+            break;
+        }
+        assert!(round < 60, "{view:?}");
+    }
     assert_eq!(sync::resume(&uri, &vault.cx).await.unwrap().state, "following");
     following.reaches(time).await;
     assert_eq!(content(&copy, "orders").await.documents, 3);

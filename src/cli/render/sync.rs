@@ -35,7 +35,8 @@ pub fn view(view: &SyncView) -> String {
     }
     match &view.process {
         Some(process) => text += &format!("process    {process}\n"),
-        None => text += "process    none: `bsonvault sync` goes on\n",
+        None if view.state == "final" => {}
+        None => text += "process    none: nothing follows until `bsonvault sync` is started again\n",
     }
     text
 }

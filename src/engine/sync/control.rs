@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::context::Context;
 use crate::engine::timeline::TimelineTime;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::Topology;
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::sink::synced::{Held, Synced, SyncedState};
@@ -45,8 +46,8 @@ pub struct SyncView {
 }
 
 impl SyncView {
-    fn of(uri: &MongoUri, synced: Synced) -> Self {
-        let is_begun = synced.at.time.t > 0;
+    fn of(uri: &MongoUri, topology: Topology, synced: Synced) -> Self {
+        let is_begun = synced.state != SyncedState::Copying;
         let holder = synced.holder.filter(|holder| holder.lives);
         let told = synced.told.filter(|_| holder.is_some());
         Self {
@@ -59,8 +60,8 @@ impl SyncView {
             at: is_begun.then(|| synced.at.time.into()),
             running: holder.is_some(),
             process: holder.map(|holder| format!("{} on {}", holder.process, holder.host)),
-            lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.t)),
-            moment: synced.to.is_none() && is_begun && told.is_none_or(|told| told.moment),
+            lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.max(told.at).t)),
+            moment: is_begun && synced.to.is_none() && topology == Topology::ReplicaSet,
         }
     }
 }
@@ -87,7 +88,7 @@ pub async fn view(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
     let target = open(uri, cx).await?;
     let found = read(&target).await;
     target.connection.close().await;
-    Ok(SyncView::of(uri, found?))
+    Ok(SyncView::of(uri, target.connection.topology, found?))
 }
 
 /// Asks the process that follows into a target to pause: its source's oplog is still archived. A
@@ -121,7 +122,7 @@ async fn change(uri: &MongoUri, from: SyncedState, to: SyncedState, cx: &Context
     };
     let changed = changed.await;
     target.connection.close().await;
-    Ok(SyncView::of(uri, changed?))
+    Ok(SyncView::of(uri, target.connection.topology, changed?))
 }
 
 /// Ends the following for good: the target is a copy of its own from now on, and expires documents
@@ -140,7 +141,14 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
                 return Err(Error::new(ErrorKind::Refused, format!("{uri} has no complete copy yet"))
                     .hint("run `bsonvault sync` until it follows"));
             }
-            SyncedState::Held | SyncedState::Following | SyncedState::Paused => {}
+            SyncedState::Held => {
+                return Err(Error::new(
+                    ErrorKind::Refused,
+                    format!("{uri} is held: {}", found.reason.as_deref().unwrap_or("something came that cannot be applied")),
+                )
+                .hint("the target is what the source was up to there; to keep it so, drop its database bsonvault"));
+            }
+            SyncedState::Following | SyncedState::Paused => {}
         }
         if found.to.is_some() {
             return Err(Error::new(
@@ -158,5 +166,5 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
     };
     let done = done.await;
     target.connection.close().await;
-    Ok(SyncView::of(uri, done?))
+    Ok(SyncView::of(uri, target.connection.topology, done?))
 }

@@ -47,7 +47,13 @@ pub(super) async fn make(
         tuning: options.tuning,
         ..ImportOptions::default()
     };
-    let plan = Box::pin(import::plan(&point, uri, Some(source), &import_options, cx)).await?;
+    let plan = Box::pin(import::plan(&point, uri, Some(source), &import_options, cx)).await;
+    let plan = plan.map_err(|e| match (e.kind(), import_options.mode) {
+        (ErrorKind::Refused, ImportMode::Fail) => {
+            e.hint("follow under other names ([[rename]]), leave them out ([[exclude]]), or choose [[mode]] replace")
+        }
+        _ => e,
+    })?;
     let (copied, open_from) = (plan.copied(), plan.open_from());
     // From here on, what is under the names is this copy's.
     held.set_all(&Synced { at, ..begun.clone() }).await?;

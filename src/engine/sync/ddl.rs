@@ -53,7 +53,8 @@ impl Catalog {
         let tracker = CatalogTracker::new(listed, at, move |namespace: &Namespace| wanted.wants(namespace))?;
         let collections = tracker.current()?;
         Ok(Self {
-            target: target.clone(),
+            // A change that is begun is made to its end, but for index builds, which may take long.
+            target: target.unstoppable(),
             version,
             options: options.clone(),
             tracker: Some(tracker),

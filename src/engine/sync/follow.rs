@@ -134,6 +134,9 @@ impl<'a> Following<'a> {
                     if !self.flush().await? {
                         return Ok(Ended::WentBack);
                     }
+                    // Everything up to the position is in the target, and nothing later.
+                    let moment = self.parts.transactions && self.writer.redo().is_none();
+                    self.parts.status.change(|s| s.moment = moment);
                     self.wait_for_more().await;
                 }
             }
@@ -144,6 +147,9 @@ impl<'a> Following<'a> {
     async fn take(&mut self, frame: Vec<u8>) -> Result<bool> {
         let (frame, mut at) = (Arc::new(frame), 0);
         loop {
+            if self.parts.cx.cancel.is_cancelled() {
+                return Err(Error::interrupted());
+            }
             let stop;
             (stop, at) = self.gather(frame.clone(), at).await?;
             let is_on = match stop {
@@ -204,6 +210,7 @@ impl<'a> Following<'a> {
 
     /// Waits a moment until the next entry is old enough, if the target is kept behind.
     async fn wait_for_later(&mut self) -> Result<bool> {
+        self.tell();
         let pause = tokio::time::sleep(PAUSE);
         self.parts.cx.cancel.run_until_cancelled(pause).await.ok_or_else(Error::interrupted)?;
         self.wait_while_paused().await?;
@@ -243,16 +250,23 @@ impl<'a> Following<'a> {
             s.state = SyncState::Following;
             s.problem = None;
         });
+        self.tell();
         Ok(true)
+    }
+
+    /// Tells how far the target is, and how far the archive.
+    fn tell(&self) {
+        let ends = [self.chain.end().map(|end| end.time), self.parts.archive.borrow().position, Some(self.at.time)];
+        let archived = ends.into_iter().flatten().max().unwrap_or(self.at.time);
+        let at = self.parts.status.get().at.unwrap_or(self.at.time);
+        self.parts.status.change(|s| s.archived = Some(archived));
+        self.writer.held().tell(Told { archived, at });
     }
 
     /// Waits until the archive may have grown.
     async fn wait_for_more(&mut self) {
+        self.tell();
         let end = self.chain.end();
-        self.parts.status.change(|s| s.archived = end.map(|end| end.time));
-        if let Some(end) = end {
-            self.writer.held().tell(Told { archived: end.time, moment: self.parts.status.get().moment });
-        }
         let has_more = |s: &ArchiveStatus| s.position.is_some_and(|at| Some(at) > end.map(|end| end.time));
         // The archive of this process tells when it has more.
         let told = async {
@@ -280,6 +294,7 @@ impl<'a> Following<'a> {
                 return Ok(());
             }
             self.parts.status.change(|s| s.state = SyncState::Paused);
+            self.tell();
             let pause = tokio::time::sleep(LOOK);
             self.parts.cx.cancel.run_until_cancelled(pause).await.ok_or_else(Error::interrupted)?;
         }

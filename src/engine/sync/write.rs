@@ -7,9 +7,9 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents};
 use crate::format::manifest::{ClusterTime, OplogPosition};
-use crate::names::SYNC_DATABASE;
+use crate::names::{Namespace, SYNC_DATABASE};
 use crate::oplog::apply::gather::{Gathered, Gatherer};
-use crate::oplog::apply::moment::{self, Manner, Outcome, Writes};
+use crate::oplog::apply::moment::{self, Manner, Outcome, Prepared, Writes};
 use crate::oplog::apply::{Applier, Batch, Commits, Destination, Holds};
 use crate::oplog::{Entry, OperationKind};
 use crate::sink::Target;
@@ -45,7 +45,7 @@ pub(super) enum Written {
 
 impl Writer {
     pub(super) fn new(target: &Target, held: Held, transactions: bool, redo: Option<ClusterTime>) -> Self {
-        Self { target: target.clone(), held, transactions, redo, operations: 0 }
+        Self { target: target.unstoppable(), held, transactions, redo, operations: 0 }
     }
 
     /// The right to write the target.
@@ -96,12 +96,14 @@ impl Writer {
         let operations = batch.operations();
         let rest = Gathered { batch: Batch::default(), entries, parts, in_order, hurried, to: None };
         let done = match moment::prepare(&self.target, batch).await? {
-            Some(writes) if self.transactions => self.in_transaction(&writes, (from, &to, open_from)).await?,
-            Some(writes) => {
+            Prepared::Writes(writes) if self.transactions => self.in_transaction(&writes, (from, &to, open_from)).await?,
+            Prepared::Writes(writes) => {
                 written = Written::Eventually;
                 self.apart(&writes, (from, to.time), redo).await?
             }
-            None => Outcome::TooLarge,
+            // What was written before a crash may be later than the batch.
+            Prepared::Missing(namespace) if !redo => return Err(missing(&namespace)),
+            Prepared::Missing(_) | Prepared::Unclear => Outcome::TooLarge,
         };
         match done {
             Outcome::Done if self.transactions => self.operations += operations,
@@ -221,4 +223,11 @@ impl Writer {
         }
         Ok(is_among.then(|| (last.0, last.1.to_vec())))
     }
+}
+
+fn missing(namespace: &Namespace) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!("the source updates a document of {namespace} that is not in the target: somebody else deleted it there"),
+    )
 }

@@ -19,6 +19,7 @@ use crate::format::document::{self, Writer};
 use crate::format::kind;
 use crate::mongo::command;
 use crate::mongo::failure::{code, code_of, describe};
+use crate::names::Namespace;
 use crate::sink::insert::{NAMES_ARE_FREE, Repeats, upsert};
 use crate::sink::{Problem, Target, write_errors};
 
@@ -77,28 +78,48 @@ pub enum Outcome {
     Aborted,
 }
 
+/// What a batch makes of the documents that it changes.
+#[derive(Debug)]
+pub enum Prepared {
+    /// This.
+    Writes(Writes),
+    /// Only the server can work it out.
+    Unclear,
+    /// A document that is updated is not in this collection.
+    Missing(Namespace),
+}
+
 /// Works out what a batch makes of the documents that it changes: reads those that are updated.
-/// `None` if only the server can work it out.
 ///
 /// # Errors
 /// Server errors; [`ErrorKind::Damaged`](crate::error::ErrorKind::Damaged) for documents that are
 /// none.
-pub async fn prepare(target: &Target, batch: Batch) -> Result<Option<Writes>> {
+pub async fn prepare(target: &Target, batch: Batch) -> Result<Prepared> {
     if batch.is_unclear() {
-        return Ok(None);
+        return Ok(Prepared::Unclear);
     }
     let collections: Vec<_> = batch.collections().map(|changed| prepare_one(target, changed)).collect();
-    let prepared: Vec<Option<Written>> = stream::iter(collections).buffer_unordered(LOOK_UPS).boxed().try_collect().await?;
-    let written: Option<Vec<Written>> = prepared.into_iter().collect();
+    let prepared: Vec<One> = stream::iter(collections).buffer_unordered(LOOK_UPS).boxed().try_collect().await?;
     let version = target.connection.version;
-    let unsendable = |written: &Written| {
-        let documents = written.replaced.iter().chain(&written.inserts);
-        version < NAMES_ARE_FREE && documents.into_iter().any(|(_, d)| document::has_operator_names(d).unwrap_or(true))
-    };
-    Ok(written.filter(|all| !all.iter().any(unsendable)).map(Writes))
+    let mut writes = Vec::with_capacity(prepared.len());
+    for one in prepared {
+        match one {
+            One::Missing(namespace) => return Ok(Prepared::Missing(namespace)),
+            One::Written(written) if version >= NAMES_ARE_FREE || written.can_be_sent() => writes.push(written),
+            One::Written(_) | One::Unclear => return Ok(Prepared::Unclear),
+        }
+    }
+    Ok(Prepared::Writes(Writes(writes)))
 }
 
-async fn prepare_one(target: &Target, changed: Changed) -> Result<Option<Written>> {
+/// What a batch makes of one collection.
+enum One {
+    Written(Written),
+    Unclear,
+    Missing(Namespace),
+}
+
+async fn prepare_one(target: &Target, changed: Changed) -> Result<One> {
     let Changed { place, documents } = changed;
     let mut written = Written { place, deletes: Vec::new(), replaced: Vec::new(), inserts: Vec::new() };
     let mut wanted = Vec::new();
@@ -109,11 +130,14 @@ async fn prepare_one(target: &Target, changed: Changed) -> Result<Option<Written
             Becomes::Whole(document) if existed => written.replaced.push((id, document)),
             Becomes::Whole(document) => written.inserts.push((id, document)),
             Becomes::Updated(updates) if can_be_listed(&id) => wanted.push((id, updates)),
-            Becomes::Updated(_) | Becomes::Unclear => return Ok(None),
+            Becomes::Updated(_) | Becomes::Unclear => return Ok(One::Unclear),
         }
     }
     for some in wanted.chunks(LOOKED_UP) {
         let found = look_up(target, &written.place, some.iter().map(|(id, _)| id)).await?;
+        if some.iter().any(|(id, _)| !found.contains_key(id)) {
+            return Ok(One::Missing(written.place.namespace.clone()));
+        }
         let some: Vec<_> = some.to_vec();
         let after = target.cpu.run(move || {
             let after = some.into_iter().map(|(id, updates)| {
@@ -124,10 +148,10 @@ async fn prepare_one(target: &Target, changed: Changed) -> Result<Option<Written
         });
         match after.await? {
             Some(after) => written.replaced.extend(after),
-            None => return Ok(None),
+            None => return Ok(One::Unclear),
         }
     }
-    Ok(Some(written))
+    Ok(One::Written(written))
 }
 
 /// Whether a list of `_id`s in a query means just this one.
@@ -331,6 +355,12 @@ struct Sorted<'a> {
 }
 
 impl Written {
+    /// Whether servers before 5.0 take all of its documents.
+    fn can_be_sent(&self) -> bool {
+        let mut documents = self.replaced.iter().chain(&self.inserts);
+        documents.all(|(_, document)| document::has_operator_names(document).is_ok_and(|has| !has))
+    }
+
     fn sorted(&self, manner: Manner) -> Sorted<'_> {
         match manner {
             Manner::Plain => Sorted {

@@ -32,8 +32,8 @@ pub struct Args {
     /// Up to this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Fields that the document or its _id must have with these values, in Extended JSON. Of a deleted
-    /// document, the oplog has the _id only
+    /// Fields that the document or its _id must have with these values, in Extended JSON. Of a
+    /// deleted document, the oplog has the _id only
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
     /// The most entries to print; the oldest are printed

@@ -126,8 +126,8 @@ impl Gatherer {
         }
     }
 
-    /// From the next entry on, entries are applied one by one, which is faster, if their order among
-    /// different documents does not matter.
+    /// From the next entry on, entries are applied one by one, which is faster, if their order
+    /// among different documents does not matter.
     pub fn hurry(&mut self, hurries: bool) {
         self.hurries = hurries;
     }

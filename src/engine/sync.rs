@@ -180,6 +180,10 @@ impl Session<'_> {
         if synced.state == SyncedState::Copying {
             return Ok(());
         }
+        if synced.state == SyncedState::Final {
+            return Err(Error::new(ErrorKind::Refused, format!("{} was finalized: it follows nothing any more", self.uri))
+                .hint(format!("drop its database {} to begin anew", crate::names::SYNC_DATABASE)));
+        }
         if synced.replica_set_id != self.identity.id {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -188,7 +192,10 @@ impl Session<'_> {
                     self.uri, synced.replica_set, synced.replica_set_id, self.identity.name, self.identity.id
                 ),
             )
-            .hint("`bsonvault sync finalize` ends that; then another source can be followed"));
+            .hint(format!(
+                "`bsonvault sync finalize` ends that; once its database {} is dropped, another source can be followed",
+                crate::names::SYNC_DATABASE
+            )));
         }
         let selection = self.options.selection();
         if synced.selection != selection {
@@ -196,11 +203,10 @@ impl Session<'_> {
                 "{} follows {}, and it is asked to follow {selection}",
                 self.uri, synced.selection
             ))
-            .hint("ask for the same, or end it with `bsonvault sync finalize` and begin anew"));
-        }
-        if synced.state == SyncedState::Final {
-            return Err(Error::new(ErrorKind::Refused, format!("{} was finalized: it follows nothing any more", self.uri))
-                .hint(format!("drop its database {} to begin anew", crate::names::SYNC_DATABASE)));
+            .hint(format!(
+                "ask for the same; or end it with `bsonvault sync finalize`, drop its database {}, and begin anew",
+                crate::names::SYNC_DATABASE
+            )));
         }
         Ok(())
     }

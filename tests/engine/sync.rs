@@ -7,9 +7,16 @@ use bsonvault::context::Context;
 use bsonvault::engine::import::{ImportMode, ImportOptions};
 use bsonvault::engine::sync::{self, StatusSender, SyncOptions, SyncReport, SyncState, SyncStatus};
 use bsonvault::error::{Error, ErrorKind};
-use bsonvault::format::manifest::ClusterTime;
-use bsonvault::mongo::{MongoUri, Role};
-use bsonvault::names::NamespaceRename;
+use bsonvault::format::manifest::{ClusterTime, OplogPosition};
+use bsonvault::mongo::connect::ConnectOptions;
+use bsonvault::mongo::{Connection, MongoUri, Role};
+use bsonvault::names::{Namespace, NamespaceRename};
+use bsonvault::oplog::apply::gather::{Gatherer, Limits, Stop};
+use bsonvault::oplog::apply::moment::{self, Manner, Outcome, Prepared, Writes};
+use bsonvault::oplog::apply::{Destination, Holds};
+use bsonvault::oplog::catalog::CatalogTracker;
+use bsonvault::sink::Target;
+use bsonvault::sink::synced::{Held, Synced, SyncedState};
 use mongodb::{Client, Database};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -432,6 +439,103 @@ async fn what_somebody_else_deleted_in_the_target_holds_it() {
     let held = following.until(|status| status.state == SyncState::Held).await;
     assert!(held.problem.as_ref().is_some_and(|problem| problem.contains("shop.orders2")), "{held:?}");
     following.stop().await;
+}
+
+/// A target as a sync holds it, and its state if it is taken anew.
+async fn held(uri: &MongoUri, cx: &Context) -> (Target, Held, Synced) {
+    let connection = Connection::open(uri, ConnectOptions { pool: 4, selection_timeout: None }).await.unwrap();
+    let version = connection.behaves_as().await;
+    let target = Target::new(connection, version, cx);
+    let begun = Synced {
+        replica_set_id: "0".repeat(24),
+        replica_set: "rs".to_owned(),
+        selection: "everything".to_owned(),
+        state: SyncedState::Following,
+        at: OplogPosition { time: ClusterTime { t: 7, i: 1 }, term: None, digest: None },
+        open_from: None,
+        to: None,
+        epoch: 0,
+        reason: None,
+        holder: None,
+        told: None,
+    };
+    let taking = Held::take(&target, &begun);
+    let (held, synced) = tokio::time::timeout(Duration::from_secs(20), taking).await.unwrap().unwrap();
+    (target, held, synced)
+}
+
+/// What an insert of one document makes of a target.
+async fn writes(target: &Target, id: i32) -> Writes {
+    let uuid = uuid::Uuid::from_u128(1);
+    let binary = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };
+    let entry = bson::rawdoc! {
+        "op": "i", "ns": "d.c", "ui": binary, "o": { "_id": id }, "ts": bson::Timestamp { time: 9, increment: 1 }, "t": 1_i64,
+    };
+    let begun = ClusterTime { t: 7, i: 1 };
+    let mut gatherer = Gatherer::new(begun, Box::new(|_| true));
+    let namespace = Namespace::new("d", "c");
+    gatherer.direct(uuid, Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false, unique: false });
+    let mut tracker = CatalogTracker::new(Vec::new(), begun, |_| true).unwrap();
+    let limits = Limits { documents: 10, bytes: 1000, not_before: None, upto: None };
+    assert_eq!(gatherer.gather(&mut tracker, entry.as_bytes(), &mut 0, limits).unwrap(), Stop::End);
+    match moment::prepare(target, gatherer.take().batch).await.unwrap() {
+        Prepared::Writes(writes) => writes,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn whoever_lost_a_target_writes_no_moment_and_blocks_nobody() {
+    let server = Server::replica_set("copy").await;
+    let (cx, uri) = (Context::default(), MongoUri::parse(Role::Target, &server.uri()).unwrap());
+    server.client().await.database("d").run_command(doc! { "create": "c" }).await.unwrap();
+    let (target, mut first, synced) = held(&uri, &cx).await;
+    let (from, to) = (synced.at.time, OplogPosition { time: ClusterTime { t: 9, i: 1 }, term: Some(1), digest: None });
+    // It dies in the middle of a transaction that wrote the position.
+    let fence = first.advance(from, &to, None).unwrap();
+    first.session().start_transaction().await.unwrap();
+    let database = target.connection.database("bsonvault");
+    database.run_raw_command(fence.clone()).session(first.session()).await.unwrap();
+    let state = server.client().await.database("bsonvault").collection::<Document>("sync");
+    let dead = doc! { "$set": { "holder.expires": bson::DateTime::from_millis(0) } };
+    let expire = async || {
+        let once = state.update_one(doc! {}, dead.clone());
+        drop(tokio::time::timeout(Duration::from_millis(300), async { once.await }).await);
+    };
+    expire().await;
+    // It counts as dead once its hold has expired, since its transaction blocks the renewal.
+    let begun = std::time::Instant::now();
+    let (other, mut second, taken) = loop {
+        let seen = sync::view(&uri, &cx).await.unwrap();
+        if !seen.running {
+            break held(&uri, &cx).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!((taken.epoch, taken.at.time), (synced.epoch + 1, from));
+    // The first wakes up: its transaction is gone, and a new one finds another epoch.
+    assert!(first.session().commit_transaction().await.is_err());
+    let _gone = first.session().abort_transaction().await;
+    let late = writes(&target, 1).await;
+    let fenced = ("bsonvault", &fence);
+    let mut outcome = late.in_transaction(&target, first.session(), Manner::Plain, fenced).await.unwrap();
+    for _ in 0..10 {
+        if outcome != Outcome::Aborted {
+            break;
+        }
+        outcome = late.in_transaction(&target, first.session(), Manner::Plain, fenced).await.unwrap();
+    }
+    assert_eq!(outcome, Outcome::Moved);
+    assert_eq!(first.move_on(from, &to, None).await.unwrap_err().kind(), ErrorKind::Busy);
+    let shop = server.client().await.database("d");
+    assert_eq!(content(&shop, "c").await.documents, 0);
+    // The second writes data and position together.
+    let fence = second.advance(from, &to, None).unwrap();
+    let written = writes(&other, 2).await;
+    let done = written.in_transaction(&other, second.session(), Manner::Plain, ("bsonvault", &fence)).await.unwrap();
+    assert_eq!((done, content(&shop, "c").await.documents), (Outcome::Done, 1));
+    assert_eq!(Synced::read(&target).await.unwrap().unwrap().at.time, to.time);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod changes;
 mod control;
 mod copy;
 mod ddl;
+mod debts;
 mod follow;
 mod options;
 mod status;
@@ -32,6 +33,8 @@ use crate::sink::{Target, evolve};
 
 /// The pause before a target that does not answer is tried again.
 const AWAY: Duration = Duration::from_secs(1);
+/// The pause before an archive that another process writes is tried again.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 /// How long an entry may wait until it is durable, and so can be applied.
 const AGE: Duration = Duration::from_millis(400);
 /// How long a command to the target is repeated until the sync says that it waits.
@@ -211,19 +214,28 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Archives the source's oplog beside, until it is stopped. If another process does, that is as
-    /// good.
+    /// Archives the source's oplog beside, until it is stopped. While another process does, that is
+    /// as good.
     fn archive(&self, sender: archive::StatusSender, stop: CancellationToken) -> AbortOnDropHandle<Result<()>> {
         let (source, repository) = (self.source.clone(), self.repository.clone());
         let options = ArchiveOptions { age: AGE, ..self.options.archive.clone() };
         let cx = self.cx.cancelled_by(stop.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
-            match Box::pin(archive::run(&source, &repository, &options, &sender, &cx)).await {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::Busy => {
-                    cx.progress.note(format!("the oplog is archived by another process: {e}"));
+            let mut is_told = false;
+            loop {
+                match Box::pin(archive::run(&source, &repository, &options, &sender, &cx)).await {
+                    Ok(_) => break,
+                    Err(e) if e.kind() == ErrorKind::Busy => {
+                        if !std::mem::replace(&mut is_told, true) {
+                            cx.progress.note(format!("the oplog is archived by another process: {e}"));
+                        }
+                    }
+                    Err(e) => return Err(e),
                 }
-                Err(e) => return Err(e),
+                // Once the other process ends, this one goes on with it.
+                if stop.run_until_cancelled(tokio::time::sleep(ELSEWHERE)).await.is_none() {
+                    break;
+                }
             }
             // Whoever follows can still ask for the last state.
             stop.cancelled().await;

@@ -70,6 +70,18 @@ async fn is_empty(target: &Target, namespace: &Namespace) -> Result<bool> {
     Ok(reply.get_document("cursor").and_then(|c| c.get_array("firstBatch")).is_ok_and(Vec::is_empty))
 }
 
+/// How many documents a collection holds; for a time series, buckets. By the server's counter,
+/// which may be a little wrong after a crash of the server.
+///
+/// # Errors
+/// Server errors; [`ErrorKind::Interrupted`].
+pub async fn count(target: &Target, namespace: &Namespace, kind: CollectionKind) -> Result<u64> {
+    let data = if kind == CollectionKind::TimeSeries { namespace.buckets() } else { namespace.clone() };
+    let what = format!("counting the documents of {namespace}");
+    let reply = target.run(&what, &data.database, rawdoc! { "count": data.collection.as_str() }).await?;
+    Ok(crate::mongo::catalog::number(&reply, "n").unwrap_or(0))
+}
+
 /// Whether servers only drop it with its database.
 fn is_kept(namespace: &Namespace) -> bool {
     namespace.collection == "system.js"

@@ -298,6 +298,25 @@ pub async fn missing(target: &Target, spec: &CollectionSpec) -> Result<Vec<Index
     Ok(spec.indexes.iter().filter(is_there).cloned().collect())
 }
 
+/// Those indexes of this collection that the existing one under its final name lacks, or is still
+/// building.
+///
+/// # Errors
+/// As for [`conflicts`].
+pub async fn unfinished(target: &Target, spec: &CollectionSpec) -> Result<Vec<Index>> {
+    let (namespace, mut data) = (&spec.namespace, spec.namespace.clone());
+    if spec.kind == CollectionKind::TimeSeries {
+        data = data.buckets();
+    }
+    let what = format!("asking which indexes of {namespace} are being built");
+    let stats = target.run(&what, &data.database, bson::rawdoc! { "collStats": data.collection.as_str() }).await?;
+    let building = stats.get_array("indexBuilds").map(Vec::as_slice).unwrap_or_default();
+    let is_building = |index: &Index| building.iter().any(|name| name.as_str() == Some(&index.name));
+    let missing = missing(target, spec).await?;
+    let is_missing = |index: &Index| missing.iter().any(|other| other.name == index.name);
+    Ok(spec.indexes.iter().filter(|index| is_missing(index) || is_building(index)).cloned().collect())
+}
+
 /// The indexes of an existing collection.
 pub(super) async fn standing(target: &Target, namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
     let database = || target.connection.database(&namespace.database);

@@ -72,6 +72,8 @@ pub struct Told {
     /// Up to here, the target has everything, even if the position is not moved for what changes
     /// nothing.
     pub at: ClusterTime,
+    /// How many indexes the target still lacks.
+    pub debts: i64,
 }
 
 /// What a target does.
@@ -182,10 +184,10 @@ impl Synced {
             epoch: document.get_i64("epoch").map_err(|_| broken("epoch is missing"))?,
             reason: document.get_str("reason").ok().map(str::to_owned),
             holder,
-            told: document
-                .get_document("told")
-                .ok()
-                .and_then(|told| Some(Told { archived: time(told, "archived")?, at: time(told, "at")? })),
+            told: document.get_document("told").ok().and_then(|told| {
+                let debts = told.get_i64("debts").unwrap_or(0);
+                Some(Told { archived: time(told, "archived")?, at: time(told, "at")?, debts })
+            }),
         })
     }
 
@@ -514,8 +516,8 @@ impl Beating {
 
     fn renewal(&self) -> Result<RawDocumentBuf> {
         let mut set = doc! { "holder": holder(&self.session) };
-        if let Some(Told { archived, at }) = *lock(&self.told) {
-            set.insert("told", doc! { "archived": timestamp(archived), "at": timestamp(at) });
+        if let Some(Told { archived, at, debts }) = *lock(&self.told) {
+            set.insert("told", doc! { "archived": timestamp(archived), "at": timestamp(at), "debts": debts });
         }
         raw(&doc! {
             "update": POSITION, "updates": [{ "q": { "_id": ID, "epoch": self.epoch }, "u": [{ "$set": set }] }],

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bson::{Document, doc};
 use bsonvault::context::Context;
+use bsonvault::engine::archive::{self, ArchiveOptions, ArchiveState};
 use bsonvault::engine::import::{ImportMode, ImportOptions};
 use bsonvault::engine::sync::{self, StatusSender, SyncOptions, SyncReport, SyncState, SyncStatus};
 use bsonvault::error::{Error, ErrorKind};
@@ -150,7 +151,7 @@ async fn a_target_follows_everything_that_happens_in_the_source() {
     let (client, vault) = (source.client().await, Vault::new());
     history(&client, 0).await;
     let mut both = [follow(&vault, &source.uri(), &set, &SyncOptions::default()), {
-        let other = SyncOptions { archive: bsonvault::engine::archive::ArchiveOptions::default(), ..SyncOptions::default() };
+        let other = SyncOptions { archive: ArchiveOptions::default(), ..SyncOptions::default() };
         follow(&vault, &source.uri(), &alone, &other)
     }];
     for following in &mut both {
@@ -627,4 +628,113 @@ async fn a_source_without_an_oplog_to_read_is_refused() {
     let error = refused(&Vault::new(), &standalone.uri(), &target, &SyncOptions::default()).await;
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().contains("standalone"), "{error}");
+}
+
+/// Lets every index build of the server wait, or goes on.
+async fn hold_builds(server: &Server, holds: bool) {
+    let mode = if holds { "alwaysOn" } else { "off" };
+    server.admin(doc! { "configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode }).await.unwrap();
+}
+
+#[tokio::test]
+async fn documents_follow_while_indexes_of_large_collections_are_built() {
+    let (source, set, alone) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"), Server::standalone());
+    let (client, vault) = (source.client().await, Vault::new());
+    let database = client.database("large");
+    for name in ["kept", "renamed", "dropped", "modified", "undone"] {
+        insert(&database, name, (0..10_500).map(|n| doc! { "_id": n, "n": n })).await;
+    }
+    for target in [&set, &alone] {
+        let mut following = follow(&vault, &source.uri(), target, &SyncOptions::default());
+        following.until(|status| status.state == SyncState::Following).await;
+        hold_builds(target, true).await;
+        let index =
+            |name: &str| doc! { "createIndexes": name, "indexes": [{ "key": { "n": 1 }, "name": "by_n", "hidden": false }] };
+        for name in ["kept", "renamed", "dropped", "modified", "undone"] {
+            run(&database, index(name)).await;
+        }
+        let written =
+            run(&database, doc! { "update": "kept", "updates": [{ "q": { "_id": 1 }, "u": { "$set": { "late": true } } }] });
+        following.reaches(written.await).await;
+        let status = following.until(|status| status.debts == 5).await;
+        assert_eq!((status.state, status.debt_problem), (SyncState::Following, None));
+        // What changes while its index is being built, or waits for that.
+        let mut time = ClusterTime { t: 0, i: 0 };
+        for (on, command) in [
+            ("admin", doc! { "renameCollection": "large.renamed", "to": "large.again" }),
+            ("admin", doc! { "renameCollection": "large.kept", "to": "large.always" }),
+            ("large", doc! { "drop": "dropped" }),
+            ("large", doc! { "collMod": "modified", "index": { "name": "by_n", "hidden": true } }),
+            ("large", doc! { "dropIndexes": "undone", "index": "by_n" }),
+            ("admin", doc! { "renameCollection": "large.always", "to": "large.kept" }),
+            ("admin", doc! { "renameCollection": "large.again", "to": "large.renamed" }),
+        ] {
+            time = run(&client.database(on), command).await;
+        }
+        following.reaches(time).await;
+        assert_eq!(following.status.borrow().debts, 3);
+        // A process that ends leaves what it was building, and the next one knows.
+        following.kill().await;
+        let uri = MongoUri::parse(Role::Target, &target.uri()).unwrap();
+        let mut following = again(&vault, &source, target).await;
+        following.until(|status| status.debts == 3).await;
+        following.stop().await;
+        let error = sync::finalize(&uri, &Context::default()).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("\"by_n\" of large."), "{error}");
+        hold_builds(target, false).await;
+        let mut following = follow(&vault, &source.uri(), target, &SyncOptions::default());
+        following.until(|status| status.state == SyncState::Following && status.debts == 0).await;
+        assert_followed(&client, &target.client().await).await;
+        following.stop().await;
+        // For the other target.
+        for name in ["kept", "renamed", "modified"] {
+            run(&database, doc! { "dropIndexes": name, "index": "by_n" }).await;
+        }
+        insert(&database, "dropped", (0..10_500).map(|n| doc! { "_id": n, "n": n })).await;
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_the_target_refuses_is_told_and_built_later() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    let database = client.database("refused");
+    insert(&database, "c", (0..10).map(|n| doc! { "_id": n, "u": n })).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    let foreign = target.client().await.database("refused").collection::<Document>("c");
+    foreign.insert_one(doc! { "_id": "foreign", "u": 1 }).await.unwrap();
+    run(&database, doc! { "createIndexes": "c", "indexes": [{ "key": { "u": 1 }, "name": "by_u", "unique": true }] }).await;
+    let time = now(&client).await;
+    following.reaches(time).await;
+    let status = following.until(|status| status.debts == 1).await;
+    assert_eq!(status.state, SyncState::Following);
+    assert!(status.debt_problem.unwrap().contains("\"by_u\" of refused.c"));
+    following.stop().await;
+    foreign.delete_one(doc! { "_id": "foreign" }).await.unwrap();
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following && status.debts == 0).await;
+    assert_followed(&client, &target.client().await).await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn an_archive_whose_process_ends_is_taken_over() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, vault) = (source.client().await, Vault::new());
+    insert(&client.database("first"), "c", [doc! { "_id": 1 }]).await;
+    let uri = MongoUri::parse(Role::Source, &source.uri()).unwrap();
+    let (repository, stop) = (vault.repository(), CancellationToken::new());
+    let cx = Context::default().cancelled_by(stop.clone());
+    let (sender, mut status) = archive::status();
+    let options = ArchiveOptions::default();
+    let archiving = tokio::spawn(async move { archive::run(&uri, &repository, &options, &sender, &cx).await });
+    status.wait_for(|status| status.state == ArchiveState::Following).await.unwrap();
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    stop.cancel();
+    archiving.await.unwrap().unwrap();
+    let time = now(&client).await;
+    following.reaches(time).await;
+    following.stop().await;
 }

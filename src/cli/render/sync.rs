@@ -33,6 +33,9 @@ pub fn view(view: &SyncView) -> String {
     if let Some(lag) = view.lag_seconds {
         text += &format!("behind     {lag} s\n");
     }
+    if let Some(debts) = view.debts.filter(|debts| *debts > 0) {
+        text += &format!("indexes    {debts} still being built\n");
+    }
     match &view.process {
         Some(process) => text += &format!("process    {process}\n"),
         None if view.state == "final" => {}

@@ -34,8 +34,8 @@ pub(super) struct Alteration {
     pub(super) dropped: Vec<String>,
     /// The fields of `collMod` commands.
     pub(super) modify: Vec<RawDocumentBuf>,
-    /// The collection with only its new indexes.
-    pub(super) created: Option<Collection>,
+    /// The names of its new indexes.
+    pub(super) created: Vec<String>,
 }
 
 /// What changed, in an order in which it can be done.
@@ -83,7 +83,7 @@ pub(super) fn between(before: &[Collection], after: &[Collection]) -> Result<Vec
 
 /// How a collection changed, names aside.
 fn altered(was: &Collection, now: &Collection) -> Result<Option<Alteration>> {
-    let (mut dropped, mut modify, mut created) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dropped, mut modify, mut created): (Vec<String>, Vec<RawDocumentBuf>, Vec<String>) = Default::default();
     if was.options != now.options {
         modify.extend(options(was, now)?);
     }
@@ -95,13 +95,13 @@ fn altered(was: &Collection, now: &Collection) -> Result<Option<Alteration>> {
     for index in &now.indexes {
         let Some(name) = catalog::name(&index.bson) else { continue };
         match old.get(&name) {
-            None => created.push(index.clone()),
+            None => created.push(name),
             Some(was) if *was == index.bson => {}
             Some(was) => match index_options(&name, was, &index.bson)? {
                 Some(fields) => modify.push(fields),
                 None => {
-                    dropped.push(name);
-                    created.push(index.clone());
+                    dropped.push(name.clone());
+                    created.push(name);
                 }
             },
         }
@@ -109,7 +109,6 @@ fn altered(was: &Collection, now: &Collection) -> Result<Option<Alteration>> {
     if dropped.is_empty() && modify.is_empty() && created.is_empty() {
         return Ok(None);
     }
-    let created = (!created.is_empty()).then(|| Collection { indexes: created, ..now.clone() });
     Ok(Some(Alteration { after: now.clone(), dropped, modify, created }))
 }
 

@@ -4,13 +4,15 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::debts;
 use crate::context::Context;
 use crate::engine::timeline::TimelineTime;
 use crate::error::{Error, ErrorKind, Result};
+use crate::few::{Few, LISTED};
 use crate::format::manifest::Topology;
 use crate::mongo::connect::ConnectOptions;
-use crate::mongo::{Connection, MongoUri};
-use crate::sink::synced::{Held, Synced, SyncedState};
+use crate::mongo::{Connection, MongoUri, Version};
+use crate::sink::synced::{Held, Synced, SyncedCollection, SyncedState};
 use crate::sink::{Target, evolve};
 
 /// A target that follows a source.
@@ -43,6 +45,9 @@ pub struct SyncView {
     pub lag_seconds: Option<u32>,
     /// Whether the target shows one moment of the source.
     pub moment: bool,
+    /// How many indexes are still being built in the target, by what that process knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debts: Option<u64>,
 }
 
 impl SyncView {
@@ -61,6 +66,7 @@ impl SyncView {
             running: holder.is_some(),
             process: holder.map(|holder| format!("{} on {}", holder.process, holder.host)),
             lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.max(told.at).t)),
+            debts: told.and_then(|told| u64::try_from(told.debts).ok()),
             moment: is_begun && synced.to.is_none() && topology == Topology::ReplicaSet,
         }
     }
@@ -133,6 +139,7 @@ async fn change(uri: &MongoUri, from: SyncedState, to: SyncedState, cx: &Context
 /// [`ErrorKind::Refused`] if it has no complete copy; server errors.
 pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
     let target = open(uri, cx).await?;
+    let version = cx.cancel.run_until_cancelled(target.connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     let done = async {
         let found = read(&target).await?;
         match found.state {
@@ -158,6 +165,10 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
             .hint("run `bsonvault sync` once more, and stop it in order"));
         }
         let (held, _) = Held::take(&target, &found).await?;
+        if let Err(e) = refuse_missing(&target, version).await {
+            held.release().await;
+            return Err(e);
+        }
         evolve::set_expires(&target, true).await?;
         let done = held.set_state(SyncedState::Final, None).await;
         held.release().await;
@@ -167,4 +178,22 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
     let done = done.await;
     target.connection.close().await;
     Ok(SyncView::of(uri, target.connection.topology, done?))
+}
+
+/// A target that lacks indexes of its source is no copy yet.
+async fn refuse_missing(target: &Target, version: Version) -> Result<()> {
+    let followed = SyncedCollection::all(target).await?.into_iter().map(|one| (one.source, one.to)).collect::<Vec<_>>();
+    let missing = debts::missing(target, version, &followed).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut named = Few::up_to(LISTED);
+    named.extend(
+        missing.iter().flat_map(|(_, spec)| spec.indexes.iter().map(|index| format!("{:?} of {}", index.name, spec.namespace))),
+    );
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("{} lacks indexes of its source: {}", target.connection.uri, named.into_sentences().join(", ")),
+    )
+    .hint("run `bsonvault sync` until it has built them: its status tells how many are left"))
 }

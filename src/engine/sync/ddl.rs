@@ -6,12 +6,14 @@ use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 use super::changes::{self, Alteration, Change};
+use super::debts::{self, Debts};
 use super::options::SyncOptions;
+use super::status::StatusSender;
 use crate::context::progress::Progress;
 use crate::engine::import;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::manifest::{Collection, CollectionKind};
-use crate::mongo::Version;
+use crate::format::manifest::{ClusterTime, Collection, CollectionKind, RawValue};
+use crate::mongo::{Version, catalog};
 use crate::names::Namespace;
 use crate::oplog::apply::Destination;
 use crate::oplog::apply::gather::Gatherer;
@@ -19,6 +21,9 @@ use crate::oplog::catalog::CatalogTracker;
 use crate::sink::indexes::{IndexBuilder, Which};
 use crate::sink::synced::SyncedCollection;
 use crate::sink::{CollectionSpec, Target, evolve};
+
+/// Indexes of collections with at most so many documents are built at once.
+const SMALL: u64 = 10_000;
 
 /// The source's catalog as it is followed, and where its parts are in the target.
 pub(super) struct Catalog {
@@ -31,6 +36,7 @@ pub(super) struct Catalog {
     collections: Vec<Collection>,
     places: HashMap<Uuid, (Namespace, Option<Uuid>)>,
     builder: IndexBuilder,
+    debts: Debts,
     /// How many changes were made.
     pub(super) made: u64,
 }
@@ -45,7 +51,8 @@ impl Catalog {
         version: Version,
         options: &SyncOptions,
         recorded: &[SyncedCollection],
-        at: crate::format::manifest::ClusterTime,
+        at: ClusterTime,
+        status: &StatusSender,
     ) -> Result<Self> {
         let listed: Vec<Collection> = recorded.iter().map(|one| one.source.clone()).collect();
         let places = recorded.iter().filter_map(|one| Some((one.source.uuid?, (one.to.clone(), one.uuid)))).collect();
@@ -61,6 +68,7 @@ impl Catalog {
             collections,
             places,
             builder: IndexBuilder::new(target.clone()),
+            debts: Debts::new(target, version, status),
             made: 0,
         })
     }
@@ -106,6 +114,7 @@ impl Catalog {
     async fn make(&mut self, change: Change, created: &HashSet<Uuid>, gatherer: &mut Gatherer) -> Result<()> {
         match change {
             Change::Drop(gone) => {
+                self.owed(&gone).await?;
                 let to = self.place(&gone)?;
                 let uuid = gone.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
                 evolve::drop(&self.target, &to, gone.kind, uuid).await?;
@@ -138,8 +147,8 @@ impl Catalog {
         let to = self.options.name(&new.namespace())?;
         let spec = self.spec(new, &to)?;
         let uuid = evolve::create(&self.target, &spec).await?;
-        self.record(new, to, uuid, gatherer).await?;
-        self.build(&spec).await
+        self.record(new, to.clone(), uuid, gatherer).await?;
+        self.build(new, &to, |_| true).await
     }
 
     async fn rename(
@@ -154,6 +163,10 @@ impl Catalog {
         let Some(known) = known else {
             return Err(Error::new(ErrorKind::Damaged, format!("{from} of the target is not known by its UUID")));
         };
+        let owed = self.owed(before).await?;
+        if let Some(over) = &over {
+            self.owed(over).await?;
+        }
         if from != to {
             evolve::rename(&self.target, known, &from, &to, over.is_some()).await?;
         }
@@ -162,37 +175,71 @@ impl Catalog {
         }
         // In another database, it is another collection.
         let uuid = evolve::identity(&self.target, &to, after.kind).await?;
-        self.record(after, to, uuid, gatherer).await
+        self.record(after, to.clone(), uuid, gatherer).await?;
+        self.build(after, &to, |name| owed.iter().any(|owed| owed == name)).await
     }
 
     async fn alter(&mut self, alteration: Alteration, gatherer: &mut Gatherer) -> Result<()> {
         let Alteration { after, dropped, modify, created } = alteration;
         let to = self.place(&after)?;
+        let mut owed = self.owed(&after).await?;
+        owed.retain(|name| !dropped.contains(name));
         evolve::drop_indexes(&self.target, &to, &dropped).await?;
         for fields in &modify {
-            let fields = self.renamed(&after, &to, fields)?;
-            evolve::modify(&self.target, &to, &fields).await?;
-        }
-        if let Some(created) = created {
-            let spec = self.spec(&created, &to)?;
-            let spec = spec.in_place(spec.indexes.clone());
-            self.build(&spec).await?;
+            // What is built later gets its new options then.
+            let of = fields.get_document("index").and_then(|index| index.get_str("name")).ok();
+            if !of.is_some_and(|name| owed.iter().any(|owed| owed == name)) {
+                let fields = self.renamed(&after, &to, fields)?;
+                evolve::modify(&self.target, &to, &fields).await?;
+            }
         }
         let uuid = after.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
-        self.record(&after, to, uuid, gatherer).await
+        self.record(&after, to.clone(), uuid, gatherer).await?;
+        owed.extend(created);
+        self.build(&after, &to, |name| owed.iter().any(|owed| owed == name)).await
     }
 
-    async fn build(&self, spec: &CollectionSpec) -> Result<()> {
-        if spec.indexes.is_empty() {
+    /// What a collection is owed, before it changes. See [`Debts::take_back`].
+    async fn owed(&self, collection: &Collection) -> Result<Vec<String>> {
+        match collection.uuid {
+            Some(uuid) => self.debts.take_back(uuid).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Builds those indexes of a collection whose names are chosen: at once if it is small, beside
+    /// if it is large, and later if the target refuses them.
+    async fn build(&self, collection: &Collection, to: &Namespace, chosen: impl Fn(&str) -> bool) -> Result<()> {
+        let is_chosen = |index: &&RawValue| catalog::name(&index.bson).is_some_and(|name| chosen(&name));
+        let indexes: Vec<RawValue> = collection.indexes.iter().filter(is_chosen).cloned().collect();
+        let Some(uuid) = collection.uuid.filter(|_| !indexes.is_empty()) else { return Ok(()) };
+        let spec = self.spec(&Collection { indexes, ..collection.clone() }, to)?;
+        let spec = spec.in_place(spec.indexes.clone());
+        if evolve::count(&self.target, to, collection.kind).await? > SMALL {
+            self.debts.owe(uuid, spec);
             return Ok(());
         }
-        let item = Progress::default().item(format!("indexes of {}", spec.namespace), spec.indexes.len() as u64, 0);
-        let failures = self.builder.build(&spec.in_place(spec.indexes.clone()), Which::All, &item).await?;
-        item.finish();
-        match failures.into_iter().next() {
-            None => Ok(()),
-            Some(failure) => Err(failure.error),
+        let item = Progress::default().item(format!("indexes of {to}"), spec.indexes.len() as u64, 0);
+        let refused = self.builder.build(&spec, Which::All, &item).await?;
+        if let Some(first) = refused.first() {
+            let left = spec.indexes.iter().filter(|index| refused.iter().any(|refused| refused.name == index.name));
+            self.debts.owe_refused(uuid, spec.in_place(left.cloned().collect()), first.error.to_string());
         }
+        Ok(())
+    }
+
+    /// Finds out which indexes are missing, because they were not built when the process before
+    /// ended. They are owed.
+    ///
+    /// # Errors
+    /// Server errors.
+    pub(super) async fn find_debts(&self) -> Result<()> {
+        let place = |collection: &Collection| Ok((collection.clone(), self.place(collection)?));
+        let followed = self.collections.iter().map(place).collect::<Result<Vec<_>>>()?;
+        for (uuid, spec) in debts::missing(&self.target, self.version, &followed).await? {
+            self.debts.owe(uuid, spec);
+        }
+        Ok(())
     }
 
     fn spec(&self, collection: &Collection, to: &Namespace) -> Result<CollectionSpec> {
@@ -209,7 +256,7 @@ impl Catalog {
         if of.kind != CollectionKind::View {
             return Ok(fields.clone());
         }
-        let fields = crate::format::manifest::RawValue::of(fields);
+        let fields = RawValue::of(fields);
         let renamed = import::renamed_view(&fields, &of.namespace(), to, |name| self.options.name(name))?;
         Ok(renamed.bson)
     }

@@ -96,11 +96,14 @@ impl<'a> Following<'a> {
             Ok(recorded) => recorded,
             Err(e) => return Err((writer, e)),
         };
-        let catalog = Catalog::new(parts.target, parts.version, parts.options, &recorded, synced.at.time);
+        let catalog = Catalog::new(parts.target, parts.version, parts.options, &recorded, synced.at.time, parts.status);
         let catalog = match catalog {
             Ok(catalog) => catalog,
             Err(e) => return Err((writer, e)),
         };
+        if let Err(e) = catalog.find_debts().await {
+            return Err((writer, e));
+        }
         let wanted = parts.options.clone();
         let mut gatherer = Gatherer::new(synced.at.time, Box::new(move |namespace| wanted.wants(namespace)));
         catalog.direct(&mut gatherer);
@@ -258,9 +261,10 @@ impl<'a> Following<'a> {
     fn tell(&self) {
         let ends = [self.chain.end().map(|end| end.time), self.parts.archive.borrow().position, Some(self.at.time)];
         let archived = ends.into_iter().flatten().max().unwrap_or(self.at.time);
-        let at = self.parts.status.get().at.unwrap_or(self.at.time);
+        let status = self.parts.status.get();
+        let (at, debts) = (status.at.unwrap_or(self.at.time), i64::try_from(status.debts).unwrap_or(i64::MAX));
         self.parts.status.change(|s| s.archived = Some(archived));
-        self.writer.held().tell(Told { archived, at });
+        self.writer.held().tell(Told { archived, at, debts });
     }
 
     /// Waits until the archive may have grown.

@@ -47,6 +47,10 @@ pub struct SyncStatus {
     pub batches: u64,
     /// Changes of collections, views and indexes that were made since it began to run.
     pub ddl: u64,
+    /// How many indexes the target still lacks.
+    pub debts: u64,
+    /// Why one of them could not be built.
+    pub debt_problem: Option<String>,
     /// When it last wrote to the target.
     pub written: Option<DateTime<Utc>>,
 }

@@ -1,5 +1,7 @@
 //! `sync`: a target follows the source, until it is stopped.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
 use super::filter::Filter;
@@ -33,6 +35,10 @@ pub struct Args {
     /// Stay so far behind the source on purpose: a number with s, m, h, d or w
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
+    /// Prove so often that the target holds what the source holds: a number with s, m, h, d or w,
+    /// or `off`
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    proof: String,
     /// What happens to collections that exist in the target when the first copy is made
     #[arg(long, value_enum, default_value_t = Mode::Fail, value_name = "MODE")]
     mode: Mode,
@@ -68,6 +74,9 @@ pub enum Command {
     Pause(Of),
     /// End a pause
     Resume(Of),
+    /// Prove now that the target holds what the source holds, and wait for the result. The process
+    /// that follows does it
+    Verify(Of),
     /// End it for good: the target is a copy of its own from then on
     Finalize(Of),
 }
@@ -83,7 +92,9 @@ pub struct Of {
 impl Args {
     pub(super) fn flags(&self) -> Flags {
         let of = match &self.command {
-            Some(Command::Status(of) | Command::Pause(of) | Command::Resume(of) | Command::Finalize(of)) => of.target.clone(),
+            Some(
+                Command::Status(of) | Command::Pause(of) | Command::Resume(of) | Command::Verify(of) | Command::Finalize(of),
+            ) => of.target.clone(),
             None => None,
         };
         Flags {
@@ -107,9 +118,22 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         Some(Command::Status(_)) => sync::view(&target, cx).await?,
         Some(Command::Pause(_)) => sync::pause(&target, cx).await?,
         Some(Command::Resume(_)) => sync::resume(&target, cx).await?,
+        Some(Command::Verify(_)) => {
+            let report = with_progress(faces, cx, sync::verify(&target, cx)).await?;
+            let outcome = Outcome::done(render::sync::proof(&report), output::fields(&report)?);
+            return Ok(Outcome { differs: !report.same, ..outcome });
+        }
         Some(Command::Finalize(_)) => sync::finalize(&target, cx).await?,
     };
     Ok(Outcome::done(render::sync::view(&view), output::fields(&view)?))
+}
+
+/// How often to prove the target.
+fn proof(text: &str) -> Result<Option<Duration>> {
+    match text {
+        "off" => Ok(None),
+        _ => duration(text).map(Some).map_err(|e| e.context("--proof").hint_too("or say off")),
+    }
 }
 
 async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
@@ -125,6 +149,7 @@ async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Resu
             Mode::Replace => ImportMode::Replace,
         },
         delay: delay.transpose()?,
+        proof: proof(&args.proof)?,
         archive: config.archive(Vec::new()),
         tuning: config.tuning,
     };

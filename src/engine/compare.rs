@@ -11,6 +11,7 @@ mod half;
 mod naming;
 mod options;
 mod pairs;
+pub(super) mod pinned;
 mod plan;
 mod report;
 mod search;

@@ -8,7 +8,9 @@ mod ddl;
 mod debts;
 mod follow;
 mod options;
+mod proof;
 mod status;
+mod verify;
 mod write;
 
 use std::time::Duration;
@@ -18,8 +20,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::control::{SyncView, finalize, pause, resume, view};
 use self::follow::{Ended, Parts, follow, may_pass};
-pub use self::options::SyncOptions;
-pub use self::status::{StatusSender, SyncReport, SyncState, SyncStatus};
+pub use self::options::{PROOF, SyncOptions};
+use self::proof::Prover;
+pub use self::proof::{ProofReport, Unproven};
+pub use self::status::{ProofStatus, StatusSender, SyncReport, SyncState, SyncStatus};
+pub use self::verify::verify;
 use crate::context::Context;
 use crate::engine::archive::{self, ArchiveOptions, Identity};
 use crate::engine::import::guard;
@@ -271,6 +276,7 @@ impl Session<'_> {
         {
             return (held, Err(e));
         }
+        let _proving = AbortOnDropHandle::new(tokio::spawn(self.prover(&held).run()));
         loop {
             let ended = match self.without_expiry().await {
                 Err(e) => Ended::Failed(e),
@@ -304,6 +310,19 @@ impl Session<'_> {
                 Ok(None) => return (held, Ok(stopped)),
                 Err(e) => return (held, Err(e)),
             }
+        }
+    }
+
+    /// What proves the target while it follows.
+    fn prover(&self, held: &Held) -> Prover {
+        Prover {
+            source: self.source.clone(),
+            uri: self.uri.clone(),
+            target: self.target.clone(),
+            options: self.options.clone(),
+            status: self.status.clone(),
+            still: held.still(),
+            cx: self.cx.cancelled_by(self.cx.cancel.child_token()),
         }
     }
 

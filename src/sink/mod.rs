@@ -18,6 +18,7 @@ pub mod limits;
 pub(crate) mod masked;
 mod merge;
 pub mod prepare;
+pub mod proven;
 pub mod publish;
 mod record;
 mod same_index;

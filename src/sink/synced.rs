@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, Timestamp, doc};
 use mongodb::ClientSession;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -210,6 +211,25 @@ impl Synced {
         found.ok().and_then(|found| found.first()?.as_document()).map(Self::of).transpose()
     }
 
+    /// Where a target is, if it is at one moment of its source now: the position, and the target's
+    /// own time if that is to be read at a time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] if it is not what this program writes; server errors.
+    pub async fn moment(target: &Target, at_a_time: bool) -> Result<Option<(ClusterTime, Option<Timestamp>)>> {
+        let mut find = doc! { "find": POSITION, "filter": { "_id": ID }, "limit": 1 };
+        if at_a_time {
+            find.insert("readConcern", doc! { "level": "snapshot" });
+        }
+        let reply = target.run("reading how far the target is", SYNC_DATABASE, raw(&find)?).await?;
+        let Ok(cursor) = reply.get_document("cursor") else { return Ok(None) };
+        let found = cursor.get_array("firstBatch").ok().and_then(|found| found.first()?.as_document());
+        let Some(synced) = found.map(Self::of).transpose()? else { return Ok(None) };
+        let time = cursor.get_timestamp("atClusterTime").ok().filter(|_| at_a_time);
+        let is_moment = synced.to.is_none() && synced.state != SyncedState::Copying && time.is_some() == at_a_time;
+        Ok(is_moment.then_some((synced.at.time, time)))
+    }
+
     fn fields(&self) -> Document {
         let mut fields = doc! {
             "version": VERSION,
@@ -232,6 +252,18 @@ fn position(at: &OplogPosition, open_from: Option<ClusterTime>) -> Document {
     fields
 }
 
+/// Keeps a target as it is: while it is held, what is written apart from the position waits.
+#[derive(Debug, Clone, Default)]
+pub struct Still(Arc<tokio::sync::Mutex<()>>);
+
+impl Still {
+    /// Waits until what is being written is complete, and lets nothing more be written until the
+    /// result is dropped.
+    pub async fn hold(&self) -> OwnedMutexGuard<()> {
+        self.0.clone().lock_owned().await
+    }
+}
+
 /// The right to write a target, until it is dropped or another process takes it.
 #[derive(Debug)]
 pub struct Held {
@@ -240,6 +272,9 @@ pub struct Held {
     /// All its transactions are in this session, so that whoever comes after it can end them.
     session: ClientSession,
     told: Arc<Mutex<Option<Told>>>,
+    still: Still,
+    /// What is written apart from the position is not complete.
+    writing: Mutex<Option<OwnedMutexGuard<()>>>,
     lost: CancellationToken,
     end: CancellationToken,
 }
@@ -299,6 +334,8 @@ impl Held {
             epoch,
             session,
             told: Arc::default(),
+            still: Still::default(),
+            writing: Mutex::default(),
             lost: CancellationToken::new(),
             end: CancellationToken::new(),
         };
@@ -321,6 +358,17 @@ impl Held {
     #[must_use]
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// What keeps the target as it is.
+    #[must_use]
+    pub fn still(&self) -> Still {
+        self.still.clone()
+    }
+
+    /// What was written apart from the position is complete, or is given up.
+    pub fn let_go(&self) {
+        drop(lock(&self.writing).take());
     }
 
     /// The session of its transactions.
@@ -371,14 +419,14 @@ impl Held {
         let mut command = self.advance(from, to, open_from)?;
         command.append(bson::raw::cstr!("writeConcern"), raw(&concern())?);
         let reply = self.target.run("moving the position", SYNC_DATABASE, command).await?;
-        if count(&reply) > 0 {
-            return Ok(());
-        }
         // An attempt whose reply was lost may have moved it.
-        match Synced::read(&self.target).await? {
-            Some(now) if now.epoch == self.epoch && now.at.time == to.time => Ok(()),
-            _ => Err(self.lost_error()),
+        let has_moved = count(&reply) > 0
+            || Synced::read(&self.target).await?.is_some_and(|now| now.epoch == self.epoch && now.at.time == to.time);
+        if !has_moved {
+            return Err(self.lost_error());
         }
+        self.let_go();
+        Ok(())
     }
 
     /// Says that data up to this time may be in the target, before they are written apart from the
@@ -387,6 +435,11 @@ impl Held {
     /// # Errors
     /// [`ErrorKind::Busy`] if another process has the target; server errors.
     pub async fn intend(&self, at: ClusterTime, to: ClusterTime) -> Result<()> {
+        let is_writing = lock(&self.writing).is_some();
+        if !is_writing {
+            let still = self.still.hold().await;
+            *lock(&self.writing) = Some(still);
+        }
         self.set("announcing what is written", doc! { "at": timestamp(at) }, doc! { "to": timestamp(to) }).await
     }
 

@@ -26,4 +26,5 @@ mod staged;
 mod support;
 mod support_works;
 mod sync;
+mod sync_proof;
 mod test_restore;

@@ -31,19 +31,19 @@ use crate::support::vault::{Vault, filter};
 use crate::support::zoo::{self, ZooOptions};
 
 /// A sync that runs.
-struct Following {
+pub(crate) struct Following {
     stop: CancellationToken,
-    status: watch::Receiver<SyncStatus>,
+    pub(crate) status: watch::Receiver<SyncStatus>,
     work: JoinHandle<Result<SyncReport, Error>>,
 }
 
 impl Following {
     /// Waits until everything up to this time is in the target.
-    async fn reaches(&mut self, time: ClusterTime) {
+    pub(crate) async fn reaches(&mut self, time: ClusterTime) {
         self.until(|status| status.at.is_some_and(|at| at >= time)).await;
     }
 
-    async fn until(&mut self, is_met: impl Fn(&SyncStatus) -> bool) -> SyncStatus {
+    pub(crate) async fn until(&mut self, is_met: impl Fn(&SyncStatus) -> bool) -> SyncStatus {
         let waiting = async { self.status.wait_for(|status| is_met(status)).await.map(|status| status.clone()) };
         match tokio::time::timeout(Duration::from_secs(60), waiting).await {
             Ok(Ok(status)) => status,
@@ -52,7 +52,7 @@ impl Following {
         }
     }
 
-    async fn stop(self) -> SyncReport {
+    pub(crate) async fn stop(self) -> SyncReport {
         self.stop.cancel();
         self.work.await.unwrap().unwrap()
     }
@@ -64,7 +64,7 @@ impl Following {
     }
 }
 
-fn follow(vault: &Vault, source: &str, target: &Server, options: &SyncOptions) -> Following {
+pub(crate) fn follow(vault: &Vault, source: &str, target: &Server, options: &SyncOptions) -> Following {
     let (source, target) = (source.to_owned(), MongoUri::parse(Role::Target, &target.uri()).unwrap());
     let source = MongoUri::parse(Role::Source, &source).unwrap();
     let (repository, options, stop) = (vault.repository(), options.clone(), CancellationToken::new());
@@ -87,7 +87,7 @@ async fn run(database: &Database, command: Document) -> ClusterTime {
 }
 
 /// The time of a write that is made now.
-async fn now(client: &Client) -> ClusterTime {
+pub(crate) async fn now(client: &Client) -> ClusterTime {
     run(&client.database("marks"), doc! { "insert": "marks", "documents": [{}] }).await
 }
 
@@ -97,7 +97,7 @@ async fn assert_followed(source: &Client, target: &Client) {
 }
 
 /// Some of everything that may happen to collections and documents.
-async fn history(client: &Client, round: i32) {
+pub(crate) async fn history(client: &Client, round: i32) {
     let database = client.database("history");
     let name = |what: &str| format!("{what}{round}");
     let command = async |command: Document| {

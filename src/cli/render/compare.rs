@@ -13,13 +13,18 @@ const LONGEST: usize = 300;
 #[must_use]
 pub fn text(report: &CompareReport) -> String {
     let mut text = side("source", &report.source) + &side("target", &report.target);
-    text.extend(report.differences.iter().map(difference));
+    text += &differences(&report.differences);
     let verdict = match report.differences.len() {
         0 => "the same".to_owned(),
         number => count(number as u64, "difference"),
     };
     let (namespaces, documents) = (count(report.namespaces, "namespace"), count(report.documents, "document"));
     text + &format!("{verdict}: {namespaces}, {documents}, {:.1} s\n", report.milliseconds as f64 / 1000.0)
+}
+
+/// A line for each difference, and for each document that is named.
+pub(super) fn differences(all: &[Difference]) -> String {
+    all.iter().map(difference).collect()
 }
 
 fn side(name: &str, side: &ComparedSide) -> String {

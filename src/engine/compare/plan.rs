@@ -135,7 +135,7 @@ async fn look(source: &MongoUri, target: &MongoUri, options: &CompareOptions) ->
 }
 
 /// What differs of options and indexes.
-fn described(source: &CollectionInfo, target: &CollectionInfo, naming: &Naming<'_>) -> Result<Vec<What>> {
+pub(super) fn described(source: &CollectionInfo, target: &CollectionInfo, naming: &Naming<'_>) -> Result<Vec<What>> {
     if source.kind == CollectionKind::View && target.kind == CollectionKind::View {
         // A view reads what it names, and that has other names in the target.
         let options = RawValue::of(&source.options);
@@ -172,7 +172,7 @@ async fn divide(
 }
 
 /// Whether parts of both can be read by `_id`, in the same order.
-fn have_order(here: &Side, source: &CollectionInfo, there: &Side, target: &CollectionInfo) -> bool {
+pub(super) fn have_order(here: &Side, source: &CollectionInfo, there: &Side, target: &CollectionInfo) -> bool {
     let collation = |info: &CollectionInfo| info.options.get_document("collation").ok().map(bson::RawDocument::to_owned);
     ranges::has_order(&here.connection, source)
         && ranges::has_order(&there.connection, target)

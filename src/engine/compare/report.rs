@@ -1,6 +1,6 @@
 //! The result of a comparison.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::format::digest::{Content, ContentDigest, Sequence};
@@ -102,7 +102,7 @@ impl ComparedContent {
 }
 
 /// A difference between the two sides.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Difference {
     /// The name in the source, or the name that it would have there.
@@ -115,7 +115,7 @@ pub struct Difference {
 }
 
 /// What differs. In JSON, `what` is the name of the variant.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
 pub enum What {
     /// The target does not have it.
@@ -154,7 +154,7 @@ pub enum What {
 }
 
 /// The documents that differ.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DocumentDifferences {
     /// How many documents have an `_id` that both sides have, and other bytes.
@@ -166,14 +166,14 @@ pub struct DocumentDifferences {
     /// Whether these are all. If not, there are more, which were not searched for.
     pub complete: bool,
     /// Why not all were searched for, or why none was found.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The first of them.
     pub ids: Vec<NamedDocument>,
 }
 
 /// A document that differs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamedDocument {
     /// Its `_id`, in Extended JSON.
@@ -184,7 +184,7 @@ pub struct NamedDocument {
 }
 
 /// How a document differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HowDocument {
     /// Both sides have one with this `_id`, and its bytes differ.

@@ -95,6 +95,17 @@ impl Side {
         lock(&self.as_it_is).get_or_insert(why).clone()
     }
 
+    /// The same, to be read at this time, or as it is.
+    pub(super) fn pinned(&self, time: Option<Timestamp>) -> Self {
+        let as_it_is = time.is_none().then(|| "it is kept as it is meanwhile".to_owned());
+        Self { connection: self.connection.clone(), pace: self.pace.clone(), time, as_it_is: Mutex::new(as_it_is) }
+    }
+
+    /// Why it is not read at a time, if so.
+    pub(super) fn cannot(&self) -> Option<String> {
+        lock(&self.as_it_is).clone()
+    }
+
     /// Its name in messages.
     pub(super) fn name(&self) -> &'static str {
         match self.connection.role() {

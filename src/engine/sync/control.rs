@@ -1,6 +1,7 @@
 //! Asks a target how far it is, and asks the process that follows into it to pause, to go on, or to
 //! end for good.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,6 +13,7 @@ use crate::few::{Few, LISTED};
 use crate::format::manifest::Topology;
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri, Version};
+use crate::sink::proven::Proven;
 use crate::sink::synced::{Held, Synced, SyncedCollection, SyncedState};
 use crate::sink::{Target, evolve};
 
@@ -45,13 +47,35 @@ pub struct SyncView {
     pub lag_seconds: Option<u32>,
     /// Whether the target shows one moment of the source.
     pub moment: bool,
+    /// When the target was last proven, whether it was the same, and how many differences there
+    /// were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proven: Option<ProvenView>,
     /// How many indexes are still being built in the target, by what that process knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub debts: Option<u64>,
 }
 
+/// The last proof of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvenView {
+    /// When it ended.
+    pub ended: DateTime<Utc>,
+    /// Whether everything was proven to be the same.
+    pub same: bool,
+    /// How many differences there were.
+    pub differences: u64,
+}
+
+impl ProvenView {
+    fn of(proven: &Proven) -> Option<Self> {
+        Some(Self { ended: proven.ended?, same: proven.same?, differences: proven.differences })
+    }
+}
+
 impl SyncView {
-    fn of(uri: &MongoUri, topology: Topology, synced: Synced) -> Self {
+    fn of(uri: &MongoUri, topology: Topology, synced: Synced, proven: &Proven) -> Self {
         let is_begun = synced.state != SyncedState::Copying;
         let holder = synced.holder.filter(|holder| holder.lives);
         let told = synced.told.filter(|_| holder.is_some());
@@ -66,20 +90,31 @@ impl SyncView {
             running: holder.is_some(),
             process: holder.map(|holder| format!("{} on {}", holder.process, holder.host)),
             lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.max(told.at).t)),
+            proven: ProvenView::of(proven),
             debts: told.and_then(|told| u64::try_from(told.debts).ok()),
             moment: is_begun && synced.to.is_none() && topology == Topology::ReplicaSet,
         }
     }
 }
 
-async fn open(uri: &MongoUri, cx: &Context) -> Result<Target> {
+pub(super) async fn open(uri: &MongoUri, cx: &Context) -> Result<Target> {
     let how = ConnectOptions { pool: 2, selection_timeout: None };
     let connection = cx.unless_cancelled(Connection::open(uri, how)).await?;
     let version = cx.cancel.run_until_cancelled(connection.behaves_as()).await.ok_or_else(Error::interrupted)?;
     Ok(Target::new(connection, version, cx))
 }
 
-async fn read(target: &Target) -> Result<Synced> {
+/// Closes the connection, and shows what was found.
+async fn shown(uri: &MongoUri, target: Target, found: Result<Synced>) -> Result<SyncView> {
+    let proven = match &found {
+        Ok(_) => Proven::read(&target).await,
+        Err(_) => Ok(Proven::default()),
+    };
+    target.connection.clone().close().await;
+    Ok(SyncView::of(uri, target.connection.topology, found?, &proven?))
+}
+
+pub(super) async fn read(target: &Target) -> Result<Synced> {
     Synced::read(target).await?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("{} follows nothing", target.connection.uri))
             .hint("`bsonvault sync` makes it follow a source")
@@ -93,8 +128,7 @@ async fn read(target: &Target) -> Result<Synced> {
 pub async fn view(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
     let target = open(uri, cx).await?;
     let found = read(&target).await;
-    target.connection.close().await;
-    Ok(SyncView::of(uri, target.connection.topology, found?))
+    shown(uri, target, found).await
 }
 
 /// Asks the process that follows into a target to pause: its source's oplog is still archived. A
@@ -127,8 +161,7 @@ async fn change(uri: &MongoUri, from: SyncedState, to: SyncedState, cx: &Context
         read(&target).await
     };
     let changed = changed.await;
-    target.connection.close().await;
-    Ok(SyncView::of(uri, target.connection.topology, changed?))
+    shown(uri, target, changed).await
 }
 
 /// Ends the following for good: the target is a copy of its own from now on, and expires documents
@@ -165,7 +198,11 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
             .hint("run `bsonvault sync` once more, and stop it in order"));
         }
         let (held, _) = Held::take(&target, &found).await?;
-        if let Err(e) = refuse_missing(&target, version).await {
+        let complete = async {
+            refuse_different(&target).await?;
+            refuse_missing(&target, version).await
+        };
+        if let Err(e) = complete.await {
             held.release().await;
             return Err(e);
         }
@@ -176,8 +213,18 @@ pub async fn finalize(uri: &MongoUri, cx: &Context) -> Result<SyncView> {
         read(&target).await
     };
     let done = done.await;
-    target.connection.close().await;
-    Ok(SyncView::of(uri, target.connection.topology, done?))
+    shown(uri, target, done).await
+}
+
+/// A target that is known to differ is no copy.
+async fn refuse_different(target: &Target) -> Result<()> {
+    let proven = Proven::read(target).await?;
+    if proven.differences == 0 {
+        return Ok(());
+    }
+    let (uri, count) = (&target.connection.uri, proven.differences);
+    Err(Error::new(ErrorKind::Refused, format!("{uri} is not what its source is: the last proof found {count} differences"))
+        .hint("prove it again while it follows; to keep it as it is, drop its database bsonvault; to begin anew, copy in mode replace"))
 }
 
 /// A target that lacks indexes of its source is no copy yet.

@@ -238,7 +238,9 @@ impl<'a> Following<'a> {
         let gathered = gatherer.take();
         let Some(to) = gathered.to else { return Ok(true) };
         let (before, is_empty) = (self.writer.operations(), gathered.is_empty());
-        let written = self.writer.write(gathered, gatherer, (self.at.time, to)).await?;
+        let written = self.writer.write(gathered, gatherer, (self.at.time, to)).await;
+        self.writer.held().let_go();
+        let written = written?;
         if written == Written::WentBack {
             return Ok(false);
         }

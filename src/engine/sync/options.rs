@@ -8,8 +8,11 @@ use crate::engine::import::ImportMode;
 use crate::error::Result;
 use crate::names::{Namespace, NamespaceFilter, NamespaceRename, SYNC_DATABASE};
 
+/// How often a target is proven if nothing else is said.
+pub const PROOF: Duration = Duration::from_hours(24);
+
 /// What to follow, and how.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SyncOptions {
     /// Which namespaces of the source are followed.
     pub filter: NamespaceFilter,
@@ -22,10 +25,28 @@ pub struct SyncOptions {
     pub mode: ImportMode,
     /// How far the target stays behind on purpose.
     pub delay: Option<Duration>,
+    /// How often the target is proven; never by itself if `None`.
+    pub proof: Option<Duration>,
     /// How the source's oplog is archived.
     pub archive: ArchiveOptions,
     /// How much of the machine the first copy may use.
     pub tuning: Tuning,
+}
+
+impl Default for SyncOptions {
+    /// Everything, as soon as possible, proven once a day.
+    fn default() -> Self {
+        Self {
+            filter: NamespaceFilter::default(),
+            renames: Vec::new(),
+            from: None,
+            mode: ImportMode::default(),
+            delay: None,
+            proof: Some(PROOF),
+            archive: ArchiveOptions::default(),
+            tuning: Tuning::default(),
+        }
+    }
 }
 
 impl SyncOptions {

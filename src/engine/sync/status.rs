@@ -51,8 +51,25 @@ pub struct SyncStatus {
     pub debts: u64,
     /// Why one of them could not be built.
     pub debt_problem: Option<String>,
+    /// What was proven of the target.
+    pub proof: ProofStatus,
     /// When it last wrote to the target.
     pub written: Option<DateTime<Utc>>,
+}
+
+/// What was proven of a target since its sync began to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProofStatus {
+    /// Whether it is being proven.
+    pub running: bool,
+    /// When the last proof ended.
+    pub ended: Option<DateTime<Utc>>,
+    /// Whether everything was the same then.
+    pub same: bool,
+    /// How many differences there were.
+    pub differences: u64,
+    /// Why it could not be proven.
+    pub problem: Option<String>,
 }
 
 impl SyncStatus {

@@ -80,6 +80,28 @@ fn commands(side: &str, feature: &str) -> Vec<(&'static str, Document)> {
             // If the login has the privilege, the buckets' own validator refuses an empty bucket.
             shop(vec![doc! { "insert": "system.buckets.ticks", "documents": [{}] }, doc! { "find": "system.buckets.ticks" }])
         }
+        ("target", "keep the position of a sync") => {
+            let update = doc! { "q": {}, "u": { "$set": { "a": 1 } }, "upsert": true };
+            let delete = doc! { "q": {}, "limit": 0 };
+            let commands = [
+                doc! { "update": "sync", "updates": [update] },
+                doc! { "find": "sync" },
+                doc! { "insert": "sync", "documents": [{}] },
+                doc! { "delete": "sync", "deletes": [delete] },
+                doc! { "create": "sync.collections" },
+                doc! { "drop": "sync.collections" },
+            ];
+            commands.into_iter().map(|command| ("bsonvault", command)).collect()
+        }
+        ("target", "follow changes of collections") => shop(vec![
+            doc! { "collMod": "orders" },
+            doc! { "collStats": "orders" },
+            doc! { "dropIndexes": "orders", "index": "none" },
+        ]),
+        ("target", "stop the expiry of documents") => vec![
+            ("admin", doc! { "getParameter": 1, "ttlMonitorEnabled": 1 }),
+            ("admin", doc! { "setParameter": 1, "ttlMonitorEnabled": true }),
+        ],
         other => panic!("a feature that this test does not know: {other:?}"),
     }
 }
@@ -103,6 +125,7 @@ async fn the_table_says_what_the_server_allows() {
         ("backup", "admin"),
         ("restore", "admin"),
         ("clusterMonitor", "admin"),
+        ("hostManager", "admin"),
         ("root", "admin"),
     ];
     for (role, database) in roles {
@@ -116,7 +139,7 @@ async fn the_table_says_what_the_server_allows() {
         let report = output.json();
         let client = Client::with_uri_str(&uri).await.unwrap();
         let rows = report["rights"].as_array().unwrap();
-        assert_eq!(rows.len(), 19, "{report}");
+        assert_eq!(rows.len(), 22, "{report}");
         for row in rows {
             let (side, feature) = (row["side"].as_str().unwrap(), row["feature"].as_str().unwrap());
             // The server also requires the privileges for what is replayed, which have rows of

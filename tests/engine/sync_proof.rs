@@ -73,6 +73,37 @@ async fn what_is_written_to_is_proven_and_what_differs_is_found() {
     }
 }
 
+/// Writes a document and a measurement again and again until it is aborted.
+async fn write_on(client: mongodb::Client) {
+    let database = client.database("busy");
+    for n in 0.. {
+        let update = doc! { "q": { "_id": n % 7 }, "u": { "$set": { "n": n } }, "upsert": true };
+        database.run_command(doc! { "update": "c", "updates": [update] }).await.unwrap();
+        insert(&database, "series", [doc! { "at": bson::DateTime::now(), "n": n }]).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_half_written_is_not_taken_for_a_difference() {
+    let (source, set, alone) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"), Server::standalone());
+    let (client, vault) = (source.client().await, Vault::new());
+    let series = doc! { "create": "series", "timeseries": { "timeField": "at" } };
+    client.database("busy").run_command(series).await.unwrap();
+    let writing = tokio::spawn(write_on(client.clone()));
+    // The time between the position and the data of a standalone, and between the measurements and
+    // the position of a set, is long.
+    for (target, commands, milliseconds) in [(&alone, "find", 300), (&set, "commitTransaction", 1_500)] {
+        let mut following = follow(&vault, &source.uri(), target, &unproven());
+        following.until(|status| status.state == SyncState::Following && status.operations > 0).await;
+        target.slow_down(&[commands], milliseconds).await;
+        let report = verify(target).await.unwrap();
+        target.fail_no_more().await;
+        assert_eq!((report.same, &report.differences, &report.unproven), (true, &vec![], &vec![]));
+        following.stop().await;
+    }
+    writing.abort();
+}
+
 #[tokio::test]
 async fn a_target_is_proven_once_a_day_by_itself() {
     let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));

@@ -5,12 +5,14 @@ use super::report::{RightRow, Side};
 use crate::format::manifest::Topology;
 use crate::mongo::Version;
 use crate::mongo::rights::{Place, Rights};
-use crate::names::{BUCKETS_PREFIX, Namespace};
+use crate::names::{BUCKETS_PREFIX, Namespace, SYNC_DATABASE};
 use crate::source::discover;
 
 /// Stands for any database or collection, if the name is not known. Only privileges on all
 /// databases or collections cover `*`.
 const ANY: &str = "*";
+/// What a sync does with its position.
+const POSITION: [&str; 6] = ["find", "insert", "update", "remove", "createCollection", "dropCollection"];
 /// How many places a row names.
 const PLACES: usize = 4;
 
@@ -78,7 +80,7 @@ pub(super) fn of_source(source: &Reached) -> Vec<Need> {
         let keeping = Need::of("keep an oplog slice", &["find"], oplog(), grant);
         rows.push(keeping.required_where(!discover::can_snapshot(&source.connection), without));
         let archiving = Need::of("archive the oplog", &["find"], oplog(), grant);
-        rows.push(archiving.required_where(false, "`archive` is refused: only the times of backups can be restored"));
+        rows.push(archiving.required_where(false, "`archive` and `sync` are refused: only the times of backups can be restored"));
         let grant = "clusterMonitor on admin";
         let knowing = Need::of("recognize the replica set", &["replSetGetConfig"], vec![Place::Cluster], grant);
         rows.push(knowing.required_where(false, "an import recognizes the source among its targets by hosts alone"));
@@ -132,6 +134,23 @@ pub(super) fn of_target(target: &Reached, source: &[Found]) -> Vec<Need> {
             ),
         Need::of("write time series", &["insert", "find", "dropCollection"], any_collection(BUCKETS_PREFIX), of_series)
             .required_where(all_of(source).any(|held| held.kind == Kind::TimeSeries), "an import of a time series fails"),
+    ]
+    .into_iter()
+    .chain(of_following(any_collection("")))
+    .collect()
+}
+
+/// What a sync needs at its target beside what an import and a replay need.
+fn of_following(collections: Vec<Place>) -> Vec<Need> {
+    let own = vec![Place::Collection(Namespace::new(SYNC_DATABASE, ANY))];
+    let grant = format!("readWrite on {SYNC_DATABASE}, or readWriteAnyDatabase on admin");
+    let changing = "readWriteAnyDatabase and dbAdminAnyDatabase on admin";
+    vec![
+        Need::of("keep the position of a sync", &POSITION, own, grant).required_where(false, "`sync` fails"),
+        Need::of("follow changes of collections", &["collMod", "collStats", "dropIndex"], collections, changing)
+            .required_where(false, "`sync` is held once the source changes a collection or an index so"),
+        Need::of("stop the expiry of documents", &["getParameter", "setParameter"], vec![Place::Cluster], "hostManager on admin")
+            .required_where(false, "a target that `sync` follows into may expire documents before its source does"),
     ]
 }
 

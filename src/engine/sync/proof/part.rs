@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bson::Timestamp;
+
 use super::Prover;
 use crate::engine::compare::What;
 use crate::engine::compare::pinned::{Pinned, Proof, Subject, Times};
@@ -14,6 +16,10 @@ use crate::source::ranges::Range;
 const TRIES: u32 = 30;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(300);
+/// How often to look whether the target is at a moment, while nothing is written to it.
+const LOOKS: u32 = 20;
+/// The pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
 /// How often a part must differ, at another position each time.
 const TIMES: u32 = 2;
 
@@ -40,12 +46,14 @@ impl Prover {
         let (mut differed, mut why) = (0, "the target was never at one moment of the source".to_owned());
         for _ in 0..TRIES {
             self.follows(|_| true).await?;
-            let still = if at_a_time { None } else { Some(self.unless_stopped(self.still.hold()).await?) };
-            let Some((position, target)) = Synced::moment(&self.target, at_a_time).await? else {
+            // Between two writes, the target is at a moment.
+            let still = self.unless_stopped(self.still.hold()).await?;
+            let Some((position, target)) = self.moment(at_a_time).await? else {
                 drop(still);
                 self.pause(PAUSE).await?;
                 continue;
             };
+            let still = Some(still).filter(|_| !at_a_time);
             let times = Times { source: position.into(), target };
             match pinned.prove(subject, range, times, (still, keep)).await {
                 Ok(Proof::Same(documents, bytes)) => {
@@ -70,5 +78,18 @@ impl Prover {
             self.pause(PAUSE).await?;
         }
         Ok(Part::Unproven(why))
+    }
+
+    /// Where the target is, if it is at a moment. What was just written is seen once a majority has
+    /// it.
+    async fn moment(&self, at_a_time: bool) -> Result<Option<(ClusterTime, Option<Timestamp>)>> {
+        for _ in 0..LOOKS {
+            let moment = Synced::moment(&self.target, at_a_time).await?;
+            if moment.is_some() || !at_a_time {
+                return Ok(moment);
+            }
+            self.pause(LOOK).await?;
+        }
+        Ok(None)
     }
 }

@@ -57,6 +57,7 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
         options.bases = None;
     }
     let (status, _) = archive::status();
+    cx.progress.begin("archiving the source's oplog");
     let report = with_progress(faces, cx, archive::run(&source, &repository, &options, &status, cx)).await?;
     Ok(Outcome::done(render::archive::done(&report), output::fields(&report)?))
 }

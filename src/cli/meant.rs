@@ -24,7 +24,7 @@ pub(super) fn is_uri(text: &str) -> bool {
 /// something else is wrong.
 pub(super) fn unknown(error: &clap::Error, args: &[OsString], command: &Command) -> Option<Error> {
     match error.kind() {
-        ClapKind::InvalidSubcommand => Some(verb(text(error, ContextKind::InvalidSubcommand)?, command)),
+        ClapKind::InvalidSubcommand => Some(verb(text(error, ContextKind::InvalidSubcommand)?, args, command)),
         ClapKind::UnknownArgument => Some(argument(text(error, ContextKind::InvalidArg)?, args, command)),
         _ => None,
     }
@@ -37,7 +37,10 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-fn verb(asked: &str, command: &Command) -> Error {
+fn verb(asked: &str, args: &[OsString], command: &Command) -> Error {
+    if let Some(outer) = verb_of(&given(args), command).filter(|verb| verb.has_subcommands()) {
+        return verb_within(asked, outer);
+    }
     if is_uri(asked) {
         return Error::usage("expected a verb, found a connection string")
             .hint("begin with a verb, for example `bsonvault backup --source URI`; `bsonvault --help` lists the verbs");
@@ -51,8 +54,29 @@ fn verb(asked: &str, command: &Command) -> Error {
     Error::usage(format!("unrecognized subcommand '{asked}'")).hint(hint)
 }
 
+/// The error of an unknown word after a verb that has verbs of its own.
+fn verb_within(asked: &str, outer: &Command) -> Error {
+    let name = outer.get_name();
+    let known: Vec<&str> = outer.get_subcommands().map(Command::get_name).collect();
+    let hint = match asked {
+        "stop" | "end" | "kill" | "cancel" => {
+            format!("Ctrl-C or SIGTERM ends `bsonvault {name}` in order; `bsonvault {name} pause` pauses it")
+        }
+        "start" | "run" | "begin" | "now" => format!("`bsonvault {name}` without another word starts it"),
+        _ => match nearest(asked, known.iter().copied()) {
+            Some(near) => format!("probably meant: `bsonvault {name} {near}`"),
+            None => format!("`bsonvault {name}` has {}", known.join(", ")),
+        },
+    };
+    Error::usage(format!("unrecognized subcommand '{asked}' of {name}")).hint(hint)
+}
+
+fn given(args: &[OsString]) -> Vec<&str> {
+    args.iter().skip(1).filter_map(|arg| arg.to_str()).collect()
+}
+
 fn argument(asked: &str, args: &[OsString], command: &Command) -> Error {
-    let given: Vec<&str> = args.iter().skip(1).filter_map(|arg| arg.to_str()).collect();
+    let given = given(args);
     let Some(verb) = verb_of(&given, command) else {
         let hint = match flags::before_a_verb(asked) {
             Some(hint) => hint.to_owned(),
@@ -60,6 +84,12 @@ fn argument(asked: &str, args: &[OsString], command: &Command) -> Error {
         };
         return Error::usage(format!("unexpected argument '{asked}' found")).hint(hint);
     };
+    let inner = given.iter().skip_while(|word| **word != verb.get_name()).nth(1);
+    if let Some(inner) = inner.and_then(|inner| verb.find_subcommand(inner)) {
+        let (outer, inner) = (verb.get_name(), inner.get_name());
+        return Error::usage(format!("unexpected argument '{asked}' found"))
+            .hint(format!("`bsonvault {outer} {inner} --help` lists its flags; other flags belong to `bsonvault {outer}`"));
+    }
     let name = verb.get_name();
     if !asked.starts_with('-') {
         return positional(name, &given, asked);
@@ -162,6 +192,16 @@ mod tests {
             ("mount", "`bsonvault export"),
             ("download", "`bsonvault export"),
             ("init", "nothing"),
+        ] {
+            let (message, hint) = told(typed);
+            assert!(hint.contains(meant), "{typed}: {message} / {hint}");
+        }
+        for (typed, meant) in [
+            ("sync stop", "SIGTERM"),
+            ("sync start", "`bsonvault sync` without"),
+            ("sync verfy", "`bsonvault sync verify`"),
+            ("sync frobnicate", "status, pause, resume, verify, finalize"),
+            ("sync status --source x", "`bsonvault sync status --help`"),
         ] {
             let (message, hint) = told(typed);
             assert!(hint.contains(meant), "{typed}: {message} / {hint}");

@@ -85,12 +85,9 @@ impl Shown {
 
 async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken) {
     let mut rates = Rates::over(WINDOW);
-    let (mut seen, mut written) = (told, Instant::now());
+    let (mut seen, mut written, mut last) = (told, Instant::now(), String::new());
     loop {
         let over = ended.is_cancelled();
-        for note in progress.take_notes() {
-            output::to_stderr(&format!("{note}\n"));
-        }
         let ((phases, view), now) = (progress.since(seen), Instant::now());
         seen += phases.len();
         let rate = rates.observe(&view, now);
@@ -99,12 +96,19 @@ async fn write_lines(progress: &Progress, told: usize, ended: &CancellationToken
         for phase in &phases[..ended_early] {
             output::to_stderr(&format!("{phase}\n"));
         }
+        for note in progress.take_notes() {
+            output::to_stderr(&format!("{note}\n"));
+        }
         if over {
             return;
         }
         if !phases.is_empty() || (now - written >= LINE && !view.phase.is_empty()) {
-            output::to_stderr(&format!("{}\n", total_line(&view, rate)));
-            written = now;
+            let line = total_line(&view, rate);
+            // A verb that runs for weeks does not say the same all the time.
+            if !phases.is_empty() || line != last {
+                output::to_stderr(&format!("{line}\n"));
+            }
+            (written, last) = (now, line);
         }
         tokio::select! {
             () = tokio::time::sleep(DRAW) => {}

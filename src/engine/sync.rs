@@ -276,6 +276,7 @@ impl Session<'_> {
         {
             return (held, Err(e));
         }
+        self.cx.progress.begin("following");
         let _proving = AbortOnDropHandle::new(tokio::spawn(self.prover(&held).run()));
         loop {
             let ended = match self.without_expiry().await {

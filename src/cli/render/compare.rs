@@ -9,6 +9,9 @@ use crate::engine::compare::{CompareReport, ComparedSide, Difference, DocumentDi
 /// The longest value that is shown whole, in characters.
 const LONGEST: usize = 300;
 
+/// How many skipped collections of a side are shown.
+const LEFT_OUT: usize = 10;
+
 /// When each side was read, every difference, and the sum.
 #[must_use]
 pub fn text(report: &CompareReport) -> String {
@@ -38,9 +41,13 @@ fn side(name: &str, side: &ComparedSide) -> String {
         let name = format!("{}.{}", exception.database, exception.collection);
         text += &format!("          not at that time: {}: {}\n", plain(&name), plain(&exception.reason));
     }
-    for left_out in &side.left_out {
+    for left_out in side.left_out.iter().take(LEFT_OUT) {
         let name = format!("{}.{}", left_out.database, left_out.collection);
         text += &format!("          not compared: {}: {}\n", plain(&name), plain(&left_out.reason));
+    }
+    match side.left_out.len().saturating_sub(LEFT_OUT) {
+        0 => {}
+        more => text += &format!("          not compared: {} more, which --json names\n", HumanCount(more as u64)),
     }
     text
 }

@@ -12,6 +12,7 @@
 pub mod arguments;
 pub mod data;
 pub mod process;
+pub mod writer;
 
 /// The median; of an even number of figures, the higher of the middle two.
 pub fn median(figures: &[f64]) -> f64 {

@@ -9,6 +9,7 @@ mod origin;
 mod places;
 mod service;
 mod settings;
+mod sync;
 mod unknown;
 mod values;
 
@@ -34,6 +35,8 @@ use self::values::{count, parsed, text, truth, whole_number};
 use crate::engine::Tuning;
 use crate::engine::archive::ArchiveOptions;
 use crate::engine::backup::BackupOptions;
+use crate::engine::import::ImportMode;
+use crate::engine::sync::SyncOptions;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Codec, Compression};
 use crate::mongo::{MongoUri, ReadPreference, Role};
@@ -44,6 +47,7 @@ use crate::schedule;
 pub use self::flags::Flags;
 pub use self::service::{ServiceSettings, WebhookSettings};
 pub use self::settings::{Group, Setting, settings};
+pub use self::sync::SyncSettings;
 pub use self::values::duration;
 
 /// The default directory of backups.
@@ -93,6 +97,8 @@ pub struct Config {
     pub timezone: Tz,
     /// Whether and how the oplog is archived.
     pub pitr: PitrSettings,
+    /// Whether and how the target follows the source.
+    pub sync: SyncSettings,
     /// The format of logs.
     pub log_format: LogFormat,
 }
@@ -151,6 +157,7 @@ impl fmt::Debug for Config {
             .field("tuning", &self.tuning)
             .field("retention", &self.retention)
             .field("pitr", &self.pitr)
+            .field("sync", &self.sync)
             .field("timezone", &self.timezone)
             .field("log_format", &self.log_format)
             .finish_non_exhaustive()
@@ -184,6 +191,7 @@ impl Config {
             tuning: tuning(settings)?,
             retention: retention(settings)?,
             pitr: pitr(settings)?,
+            sync: SyncSettings::read(settings)?,
             timezone,
             log_format: parsed(settings, &LOG_FORMAT, log_format)?.unwrap_or_default(),
         })
@@ -203,6 +211,20 @@ impl Config {
     #[must_use]
     pub fn archive(&self, databases: Vec<String>) -> ArchiveOptions {
         self.pitr.options(databases, self.tuning)
+    }
+
+    /// How the service follows the source, with this mode for the first copy.
+    #[must_use]
+    pub fn sync(&self, mode: ImportMode) -> SyncOptions {
+        SyncOptions {
+            filter: self.sync.filter.clone(),
+            renames: self.sync.renames.clone(),
+            mode,
+            delay: self.sync.delay,
+            archive: self.archive(Vec::new()),
+            tuning: self.tuning,
+            ..SyncOptions::default()
+        }
     }
 
     /// The source's URI, if one is configured.

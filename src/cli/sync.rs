@@ -32,7 +32,7 @@ pub struct Args {
     /// the present; if there is none, one is taken
     #[arg(long, value_name = "BACKUP")]
     from: Option<String>,
-    /// Stay so far behind the source on purpose: a number with s, m, h, d or w
+    /// Stay so far behind the source on purpose: a number with s, m, h, d or w [env: SYNC_DELAY]
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
     /// Prove so often that the target holds what the source holds: a number with s, m, h, d or w,
@@ -101,6 +101,7 @@ impl Args {
             source: self.source.clone(),
             target: self.target.clone().or(of),
             memory_mb: self.memory_mb.clone(),
+            delay: self.delay.clone(),
             ..Flags::default()
         }
     }
@@ -139,7 +140,6 @@ fn proof(text: &str) -> Result<Option<Duration>> {
 async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let (repository, source, target) = (Repository::open(&config.path)?, config.source()?, config.target()?);
     let renames = args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?;
-    let delay = args.delay.as_deref().map(|text| duration(text).map_err(|e| e.context("--delay")));
     let options = SyncOptions {
         filter: args.filter.of(&args.database)?,
         renames,
@@ -148,7 +148,7 @@ async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Resu
             Mode::Fail => ImportMode::Fail,
             Mode::Replace => ImportMode::Replace,
         },
-        delay: delay.transpose()?,
+        delay: config.sync.delay,
         proof: proof(&args.proof)?,
         archive: config.archive(Vec::new()),
         tuning: config.tuning,

@@ -2,7 +2,7 @@
 
 use super::settings::{
     ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, LEVEL, LOCAL, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, PITR_KEEP, PITR_MAX_REPLAY,
-    READ_PREFERENCE, READERS, Setting, WRITERS,
+    READ_PREFERENCE, READERS, SYNC_DELAY, Setting, WRITERS,
 };
 
 /// The values from the command line, as typed. An empty one is refused.
@@ -38,6 +38,8 @@ pub struct Flags {
     pub pitr_keep: Option<String>,
     /// `--pitr-max-replay`
     pub pitr_max_replay: Option<String>,
+    /// `--delay`
+    pub delay: Option<String>,
     /// `--address`: the IP address to listen on.
     pub address: Option<String>,
     /// `--port`: the port to listen on. 0 takes a free one.
@@ -46,7 +48,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 15] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 16] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -63,6 +65,7 @@ impl Flags {
             (&MEMORY, &self.memory_mb),
             (&PITR_KEEP, &self.pitr_keep),
             (&PITR_MAX_REPLAY, &self.pitr_max_replay),
+            (&SYNC_DELAY, &self.delay),
         ]
     }
 }

@@ -11,8 +11,8 @@ use figment::Figment;
 
 use super::origin::{Origin, place};
 use super::settings::{
-    ADMIN_TOKENS, AUTO_IMPORT, CRON, DOWNLOAD_TOKENS, ENABLED, GRACE, INTERVAL, READ_TOKENS, STATE, Setting, WEBHOOK_SECRET,
-    WEBHOOK_URL,
+    ADMIN_TOKENS, AUTO_IMPORT, CRON, DOWNLOAD_TOKENS, ENABLED, GRACE, INTERVAL, READ_TOKENS, STATE, SYNC_ENABLED, Setting,
+    WEBHOOK_SECRET, WEBHOOK_URL,
 };
 use super::values::{count, parsed, text, truth, whole_number};
 use crate::error::{Error, Result};
@@ -124,6 +124,8 @@ impl fmt::Debug for Service {
 
 impl Service {
     pub(super) fn read(settings: &Figment, path: &str, timezone: Tz, state_directory: Option<&OsStr>) -> Result<Self> {
+        // Nothing else may write to what follows.
+        let auto_import = !truth(settings, &SYNC_ENABLED)?.unwrap_or_default();
         let hours = count(settings, &INTERVAL, *HOURS.end())?;
         let cron = parsed(settings, &CRON, Expression::parse)?;
         let schedule = match cron {
@@ -136,7 +138,7 @@ impl Service {
             enabled: truth(settings, &ENABLED)?.unwrap_or(true),
             schedule,
             state: text(settings, &STATE)?.map_or_else(beside, |(state, _)| PathBuf::from(state)),
-            auto_import: truth(settings, &AUTO_IMPORT)?.unwrap_or(true),
+            auto_import: truth(settings, &AUTO_IMPORT)?.unwrap_or(auto_import),
             grace: grace.map_or(DEFAULT_GRACE, Duration::from_secs),
             admin_tokens: text(settings, &ADMIN_TOKENS)?,
             read_tokens: text(settings, &READ_TOKENS)?,

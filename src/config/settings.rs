@@ -61,6 +61,8 @@ pub enum Group {
     Retention,
     /// What is kept so that any second can be restored.
     PointInTime,
+    /// How a target follows the source.
+    Sync,
     /// What the service does by itself.
     Service,
     /// Who may use the service.
@@ -285,6 +287,62 @@ pub(super) const PITR_LINK: Setting = Setting {
     default: "`1h`",
     about: "How much of the oplog is in one link of the archive.",
 };
+pub(super) const SYNC_ENABLED: Setting = Setting {
+    key: "sync_enabled",
+    variable: "SYNC_ENABLED",
+    option: None,
+    group: Group::Sync,
+    values: "Boolean",
+    default: "`false`",
+    about: "Whether the service keeps the target a copy of the source from its start. On the command \
+        line, `sync` does so. A request starts or stops it until the service ends.",
+};
+pub(super) const SYNC_DELAY: Setting = Setting {
+    key: "sync_delay",
+    variable: "SYNC_DELAY",
+    option: Some("delay"),
+    group: Group::Sync,
+    values: "number with `s`, `m`, `h`, `d` or `w`",
+    default: "none",
+    about: "How far the target stays behind the source on purpose, for instance `30m`.",
+};
+pub(super) const SYNC_MODE: Setting = Setting {
+    key: "sync_mode",
+    variable: "SYNC_MODE",
+    option: None,
+    group: Group::Sync,
+    values: "`fail` or `replace`",
+    default: "`fail`",
+    about: "What happens to collections that exist in the target when the service makes the first \
+        copy: it refuses to begin, or replaces them.",
+};
+pub(super) const SYNC_INCLUDE: Setting = Setting {
+    key: "sync_include",
+    variable: "SYNC_INCLUDE",
+    option: None,
+    group: Group::Sync,
+    values: "patterns of `DB.COLLECTION`, separated by commas",
+    default: "everything",
+    about: "What the service follows. `*` matches any characters. A comma in a name is written `\\,`.",
+};
+pub(super) const SYNC_EXCLUDE: Setting = Setting {
+    key: "sync_exclude",
+    variable: "SYNC_EXCLUDE",
+    option: None,
+    group: Group::Sync,
+    values: "patterns of `DB.COLLECTION`, separated by commas",
+    default: "nothing",
+    about: "What the service does not follow.",
+};
+pub(super) const SYNC_RENAME: Setting = Setting {
+    key: "sync_rename",
+    variable: "SYNC_RENAME",
+    option: None,
+    group: Group::Sync,
+    values: "`FROM=TO` over whole namespaces, separated by commas",
+    default: "",
+    about: "Under which names the service follows. What a `*` in FROM matches replaces that in TO.",
+};
 pub(super) const TIMEZONE: Setting = Setting {
     key: "timezone",
     variable: "BACKUP_TIMEZONE",
@@ -329,7 +387,7 @@ pub(super) const AUTO_IMPORT: Setting = Setting {
     option: None,
     group: Group::Service,
     values: "Boolean",
-    default: "`true`",
+    default: "`true`, but `false` if `SYNC_ENABLED` is `true`",
     about: "Whether the service imports each backup into the target once it is complete.",
 };
 pub(super) const STATE: Setting = Setting {
@@ -384,7 +442,8 @@ pub(super) const WEBHOOK_URL: Setting = Setting {
     group: Group::Messages,
     values: "URL",
     default: "",
-    about: "Gets a POST for every job that ends, and for every gap in the archive of the oplog.",
+    about: "Gets a POST for every job that ends, for every gap in the archive of the oplog, and when \
+        the sync is held.",
 };
 pub(super) const WEBHOOK_SECRET: Setting = Setting {
     key: "webhook_secret",
@@ -406,7 +465,7 @@ pub(super) const LOG_FORMAT: Setting = Setting {
 };
 
 /// All settings, in the order of the reference.
-pub(super) const SETTINGS: [&Setting; 35] = [
+pub(super) const SETTINGS: [&Setting; 41] = [
     &ATLAS,
     &LOCAL,
     &READ_PREFERENCE,
@@ -430,6 +489,12 @@ pub(super) const SETTINGS: [&Setting; 35] = [
     &PITR_KEEP,
     &PITR_MAX_REPLAY,
     &PITR_LINK,
+    &SYNC_ENABLED,
+    &SYNC_DELAY,
+    &SYNC_MODE,
+    &SYNC_INCLUDE,
+    &SYNC_EXCLUDE,
+    &SYNC_RENAME,
     &ENABLED,
     &INTERVAL,
     &CRON,

@@ -14,7 +14,7 @@ pub enum Face {
 }
 
 /// Options that are fields of requests, or settings, by their names.
-const NAMED: [(&str, &str); 22] = [
+const NAMED: [(&str, &str); 23] = [
     ("as", "databaseName"),
     ("deep", "deep"),
     ("dry-run", "dryRun"),
@@ -37,6 +37,7 @@ const NAMED: [(&str, &str); 22] = [
     ("memory-mb", "BACKUP_MEMORY_MB"),
     ("pitr-keep", "PITR_KEEP"),
     ("pitr-max-replay", "PITR_MAX_REPLAY"),
+    ("delay", "SYNC_DELAY"),
 ];
 
 /// Options that only the command line has.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bsonvault::config::{Config, DEFAULT_PATH, Flags, LogFormat, ServiceSettings};
 use bsonvault::engine::Tuning;
+use bsonvault::engine::import::ImportMode;
 use bsonvault::error::{ErrorKind, Face, Result};
 use bsonvault::format::frame::Codec;
+use bsonvault::names::Namespace;
 use bsonvault::repository::retention::Policy;
 use bsonvault::schedule::Cadence;
 use chrono_tz::Tz;
@@ -248,6 +250,49 @@ fn what_the_service_cannot_do_is_refused_for_every_verb() {
     }
     let zone = Given { environment: vec![("BACKUP_TIMEZONE", "Berlin")], ..Given::default() }.load().unwrap_err();
     assert_eq!(zone.hint_text(), Some("did you mean Europe/Berlin?"));
+}
+
+#[test]
+fn what_is_followed_is_a_list_and_a_wrong_entry_is_named() {
+    let toml = "[default.backup]\nsync_enabled = true\nsync_delay = \"30m\"\nsync_mode = \"Replace\"\n\
+                sync_include = \"shop.*, crm.a\\\\,b\"\nsync_exclude = \"*.log\"\nsync_rename = \"shop.*=copy.*\"\n";
+    let config = Given { toml, ..Given::default() }.load().unwrap();
+    let options = config.sync(config.sync.mode);
+    assert_eq!((config.sync.enabled, options.delay, options.mode), (true, Some(Duration::from_secs(1800)), ImportMode::Replace));
+    assert_eq!(options.selection(), "include shop.*, include crm.a\\,b, exclude *.log, rename shop.*=copy.*");
+    assert!(options.wants(&Namespace::new("crm", "a,b")) && !options.wants(&Namespace::new("crm", "b")));
+    let flag = Flags { delay: Some("5s".into()), ..Flags::default() };
+    let config = Given { dotenv: "SYNC_DELAY=30m", flags: flag, ..Given::default() }.load().unwrap();
+    assert_eq!((config.sync.enabled, config.sync.delay), (false, Some(Duration::from_secs(5))));
+    assert_eq!((config.sync.mode, config.sync(ImportMode::Fail).selection()), (ImportMode::Fail, "everything".into()));
+
+    for (variable, value, message) in [
+        ("SYNC_ENABLED", "2", "SYNC_ENABLED in the environment is \"2\": expected true or false"),
+        (
+            "SYNC_DELAY",
+            "30",
+            "SYNC_DELAY in the environment: found \"30\": expected a number above 0 with s, m, h, d or w, as 90s or 7d",
+        ),
+        ("SYNC_MODE", "merge", "SYNC_MODE in the environment: found \"merge\": expected fail or replace"),
+        (
+            "SYNC_INCLUDE",
+            "shop.*,crm",
+            "entry 2 of SYNC_INCLUDE in the environment: namespace pattern \"crm\" has neither a dot nor a '*'",
+        ),
+        ("SYNC_EXCLUDE", "shop.*,", "entry 2 of SYNC_EXCLUDE in the environment: it is empty"),
+        (
+            "SYNC_RENAME",
+            "shop.a",
+            "entry 1 of SYNC_RENAME in the environment: \"shop.a\": expected one '=' between two namespaces",
+        ),
+    ] {
+        assert_eq!(Given { environment: vec![(variable, value)], ..Given::default() }.refused(), message);
+    }
+
+    // Nothing else writes to what follows, unless that is said.
+    let imports = |environment| service(environment).unwrap().auto_import;
+    let follows = ("SYNC_ENABLED", "true");
+    assert!(imports(vec![]) && !imports(vec![follows]) && imports(vec![follows, ("AUTO_IMPORT_TO_LOCAL", "true")]));
 }
 
 const HASH: &str = "00112233445566778899aabbccddeeffFEDCBA98765432100123456789abcdef";

@@ -25,6 +25,7 @@ pub(super) fn page() -> String {
         (Group::Load, "Load and memory"),
         (Group::Retention, "Retention"),
         (Group::PointInTime, "Point in time"),
+        (Group::Sync, "Sync"),
         (Group::Service, "Service"),
         (Group::Access, "Access to the service"),
         (Group::Messages, "Logs and messages"),

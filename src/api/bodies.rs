@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::body::Known;
 use crate::error::{Error, Result};
-use crate::service::{BackupRequest, ImportRequest, ScheduleChange};
+use crate::service::{BackupRequest, ImportRequest, ScheduleChange, SyncMode};
 
 /// The largest `keepCount`.
 const MOST_KEPT: u32 = 1_000_000;
@@ -23,6 +23,10 @@ impl Known for ImportRequest {
 
 impl Known for NoOptions {
     const FIELDS: &'static [&'static str] = &[];
+}
+
+impl Known for SyncRequest {
+    const FIELDS: &'static [&'static str] = &["mode"];
 }
 
 impl Known for VerifyRequest {
@@ -43,6 +47,17 @@ impl Known for ScheduleChange {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NoOptions {}
+
+/// How the target begins to follow.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SyncRequest {
+    /// What happens to what exists in the target when the first copy is made. By default, what
+    /// `SYNC_MODE` says.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(super) mode: Option<SyncMode>,
+}
 
 /// How to verify a backup.
 #[derive(Debug, Default, Deserialize, ToSchema)]

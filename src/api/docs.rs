@@ -19,7 +19,7 @@ use utoipa_swagger_ui::{Config, SwaggerFile};
 use super::dto::FailureBody;
 use super::failure::Failure;
 use super::query::{Nothing, Query};
-use super::{archive, backups, events, health, jobs, metrics, schedule};
+use super::{archive, backups, events, health, jobs, metrics, schedule, sync};
 
 /// The path of the page.
 const PAGE: &str = "/api/docs/";
@@ -41,6 +41,7 @@ const CONTRACT: &str = "/api/openapi.json";
         jobs::list, jobs::show, jobs::cancel, events::events,
         schedule::show, schedule::change,
         archive::show, archive::start, archive::stop, archive::timeline,
+        sync::show, sync::start, sync::stop, sync::pause, sync::resume, sync::finalize, sync::events,
         health::healthz, health::readyz, metrics::metrics,
         home, contract,
     ),
@@ -51,6 +52,7 @@ const CONTRACT: &str = "/api/openapi.json";
         (name = "jobs", description = "Jobs, their progress and their results"),
         (name = "schedule", description = "When the service takes backups"),
         (name = "archive", description = "The archive of the source's oplog, and which times can be restored"),
+        (name = "sync", description = "The target that follows the source"),
         (name = "health", description = "Health checks and metrics"),
         (name = "docs", description = "This description"),
     ),
@@ -65,7 +67,17 @@ pub fn openapi() -> OpenApi {
 }
 
 /// Operations whose body is optional.
-const OPTIONAL_BODIES: [&str; 4] = ["createBackup", "verifyBackup", "startArchive", "stopArchive"];
+const OPTIONAL_BODIES: [&str; 9] = [
+    "createBackup",
+    "verifyBackup",
+    "startArchive",
+    "stopArchive",
+    "startSync",
+    "stopSync",
+    "pauseSync",
+    "resumeSync",
+    "finalizeSync",
+];
 
 /// Adds what all operations share, so that no handler can forget it.
 struct Common;

@@ -17,13 +17,13 @@ use super::query::{Nothing, Query};
 use crate::service::{JobId, JobView, MongoBackupService};
 
 /// The least time between two events.
-const PACE: Duration = Duration::from_millis(450);
+pub(super) const PACE: Duration = Duration::from_millis(450);
 /// The most time between two events, even if nothing changes.
 const BEAT: Duration = Duration::from_millis(950);
 /// How often a comment keeps an otherwise silent connection alive.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// When a client that lost its connection should reconnect.
-const RETRY: Duration = Duration::from_secs(2);
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 
 /// Follows a job's progress as server-sent events.
 ///

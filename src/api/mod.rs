@@ -29,6 +29,7 @@ mod request;
 mod schedule;
 mod seats;
 mod stall;
+mod sync;
 mod tls;
 
 use rocket::config::{Ident, LogLevel};
@@ -100,6 +101,13 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
                 archive::start,
                 archive::stop,
                 archive::timeline,
+                sync::show,
+                sync::start,
+                sync::stop,
+                sync::pause,
+                sync::resume,
+                sync::finalize,
+                sync::events,
             ],
         )
         .register("/", catchers![caught::caught]))

@@ -7,6 +7,7 @@ use super::output::Outcome;
 use crate::api::{self, Access};
 use crate::config::{Config, Flags};
 use crate::context::Context;
+use crate::engine::import::ImportMode;
 use crate::error::Result;
 use crate::service::MongoBackupService;
 
@@ -54,6 +55,7 @@ pub(super) async fn run(config: Config, cx: &Context) -> Result<Outcome> {
     let access = Access { admin: settings.admin_tokens, read: settings.read_tokens, download: settings.download_tokens };
 
     tell_auto_import(settings.auto_import, &config);
+    tell_sync(&config);
 
     // 2. Every client takes a file descriptor, and backups take more.
     raise_file_limit();
@@ -72,12 +74,28 @@ fn tell_auto_import(is_on: bool, config: &Config) {
     let off = "AUTO_IMPORT_TO_LOCAL=false turns it off";
     match config.configured_target() {
         _ if !is_on => tracing::info!("auto-import is off: backups are not imported"),
+        Ok(Some(target)) if config.sync.enabled => {
+            tracing::warn!("auto-import is on, but {target} follows the source and refuses imports into what it follows; {off}")
+        }
         Ok(None) => tracing::info!("auto-import is on, but no target is configured: backups are not imported"),
         Ok(Some(target)) => tracing::warn!(
             "auto-import is on: each complete backup replaces the collections of the same names in {target}, with all their \
              documents; {off}"
         ),
         Err(error) => tracing::warn!("auto-import is on, but impossible: {error}; {off}"),
+    }
+}
+
+/// Logs what the first copy of the sync may replace, for the same reason.
+fn tell_sync(config: &Config) {
+    if let Ok(Some(target)) = config.configured_target()
+        && config.sync.enabled
+        && config.sync.mode == ImportMode::Replace
+    {
+        tracing::warn!(
+            "the sync is on: if {target} follows nothing yet, the first copy replaces the collections of the same names there, with all \
+             their documents; SYNC_MODE=fail refuses that"
+        );
     }
 }
 

@@ -41,7 +41,7 @@ const AWAY: Duration = Duration::from_secs(1);
 /// The pause before an archive that another process writes is tried again.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 /// How long an entry may wait until it is durable, and so can be applied.
-const AGE: Duration = Duration::from_millis(400);
+pub const AGE: Duration = Duration::from_millis(400);
 /// How long a command to the target is repeated until the sync says that it waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to look for the target.
@@ -131,6 +131,7 @@ impl Session<'_> {
             held.release().await;
             return Err(e);
         }
+        self.status.change(|s| s.source = Some((self.identity.id.clone(), self.identity.name.clone())));
         // 2. The source's oplog is archived from now on.
         let (sender, archive_status) = archive::status();
         let stop = self.cx.cancel.child_token();
@@ -329,7 +330,7 @@ impl Session<'_> {
 
     /// Waits a moment for a target, or an archive, that does not answer.
     async fn wait(&self, error: &Error) {
-        tracing::warn!("the sync waits: {error}");
+        tracing::debug!("the sync waits: {error}");
         self.cx.progress.note(format!("the sync waits: {error}"));
         self.status.change(|s| {
             s.state = SyncState::Waiting;

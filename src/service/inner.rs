@@ -16,6 +16,7 @@ use super::scheduler::{Plan, Scheduler};
 use super::shown::Shown;
 use super::state::State;
 use super::status::{BackupState, Listing};
+use super::sync::Syncing;
 use crate::clock;
 use crate::config::{Config, ServiceSettings};
 use crate::context::Context;
@@ -42,7 +43,8 @@ pub(super) struct Inner {
     pub(super) prober: Prober,
     pub(super) metrics: Metrics,
     pub(super) notices: Arc<Notices>,
-    pub(super) archive: Archiving,
+    pub(super) archive: Arc<Archiving>,
+    pub(super) sync: Syncing,
     pub(super) engine: Handle,
     cx: Context,
 }
@@ -64,9 +66,11 @@ impl Inner {
         let (jobs, interrupted) = Jobs::open(state.clone(), engine.clone()).await?;
         let plan = Plan { enabled: settings.enabled, cadence: settings.schedule.clone() };
         let notices = Arc::new(Notices::new(settings.webhook.as_ref(), engine.clone())?);
-        let of_archive = (config.clone(), catalog.repository().clone(), cx.operation());
+        let parts = || (config.clone(), catalog.repository().clone(), cx.operation());
+        let archive = Arc::new(Archiving::new(parts(), notices.clone(), engine.clone()));
         let inner = Self {
-            archive: Archiving::new(of_archive, notices.clone(), engine.clone()),
+            sync: Syncing::new(parts(), archive.clone(), notices.clone(), engine.clone()),
+            archive,
             scheduler: Scheduler::open(state.clone(), plan).await?,
             listing: Listing::new(catalog.clone()),
             shown: Shown::new(catalog.clone(), cx.memory.part(memory / 2)),

@@ -24,7 +24,9 @@ use super::job::{Job, JobKind, JobState};
 use super::last::{LastResults, outcome};
 use super::retry::NotTaken;
 use super::status::{BackupEntry, BackupState};
+use super::sync::SyncView;
 use crate::context::lock;
+use crate::engine::sync::SyncState;
 
 pub use self::described::{DescribedMetric, described_metrics};
 
@@ -71,6 +73,7 @@ pub(super) struct Seen {
     pub(super) not_taken: Option<NotTaken>,
     pub(super) connections: Option<DualState>,
     pub(super) archive: ArchiveView,
+    pub(super) sync: SyncView,
 }
 
 impl Metrics {
@@ -139,7 +142,8 @@ impl Metrics {
         self.jobs(&mut page, seen);
         page.schedule(seen);
         page.connections(seen.connections.as_ref());
-        page.archive(&seen.archive);
+        page.archive(&seen.archive, seen.sync.archive);
+        page.sync(&seen.sync);
         let mut text = String::new();
         // Writing to a String does not fail.
         let _infallible = text::encode(&mut text, &page.0);
@@ -281,16 +285,16 @@ impl Page {
     }
 
     /// What was never known since the service started is absent. Lag and headroom are known while
-    /// the archive follows.
-    fn archive(&mut self, archive: &ArchiveView) {
+    /// the archive follows, or that of the sync.
+    fn archive(&mut self, archive: &ArchiveView, (headroom, lag_seconds): (Option<f64>, Option<u32>)) {
         self.one("archive_enabled", "1 if PITR_ENABLED is true", Some(truth(archive.enabled)));
         let help = "1 if the archive follows the source's oplog; 0 if it starts, waits or is stopped";
         self.one("archive_running", help, Some(truth(archive.follows())));
         let help = "How many seconds of the source's time are not durable in the archive yet";
-        self.one("archive_lag_seconds", help, archive.lag_seconds.map(f64::from));
+        self.one("archive_lag_seconds", help, archive.lag_seconds.or(lag_seconds).map(f64::from));
         let help =
             "How much of the source's oplog is behind the archived position, from 0 to 1; at 0, entries are about to be lost";
-        self.one("archive_headroom_ratio", help, archive.headroom);
+        self.one("archive_headroom_ratio", help, archive.headroom.or(headroom));
         let position = archive.position.as_ref().map(|position| unix(position.time));
         self.one("archive_position_seconds", "The time of the last durable entry of the archive, in Unix time", position);
         let known = |value: u64| archive.is_known().then_some(value as f64);
@@ -300,6 +304,39 @@ impl Page {
             known(archive.gaps.len() as u64),
         );
         self.one("archive_stored_bytes", "Bytes of the archive's links, as stored", known(archive.stored_bytes));
+    }
+
+    /// Lag, moment and debts are known once the target follows.
+    fn sync(&mut self, sync: &SyncView) {
+        self.one("sync_enabled", "1 if SYNC_ENABLED is true", Some(truth(sync.enabled)));
+        let help = "1 if the sync makes the first copy or follows the source; 0 if it starts, waits, is paused, held or stopped";
+        self.one("sync_running", help, Some(truth(sync.works())));
+        let help = "1 if something came that the sync cannot apply";
+        self.one("sync_held", help, Some(truth(sync.state == SyncState::Held)));
+        let help = "How many seconds of the source the target is behind the archive";
+        self.one("sync_lag_seconds", help, sync.lag_seconds.map(f64::from));
+        let help = "How many seconds the target stays behind on purpose";
+        self.one("sync_delay_seconds", help, Some(sync.delay_seconds as f64));
+        let help = "1 if the target shows one moment of the source";
+        self.one("sync_moment", help, sync.moment.map(truth));
+        let at = sync.at.as_ref().map(|at| unix(at.time));
+        self.one("sync_position_seconds", "The time of the last entry that is in the target, in Unix time", at);
+        let help = "Indexes that are still being built in the target";
+        self.one("sync_debts", help, sync.debts.map(|debts| debts as f64));
+        self.count("sync_operations", "Operations that the sync applied since the service started", sync.operations);
+        self.count("sync_batches", "Batches that the sync wrote since the service started", sync.batches);
+        let help = "Changes of collections, views and indexes that the sync made since the service started";
+        self.count("sync_ddl", help, sync.ddl);
+        let seconds = Counter::<f64, AtomicU64>::default();
+        seconds.inc_by(sync.batch_time.as_secs_f64());
+        self.register("sync_batch_seconds", "How long these batches took together", seconds);
+    }
+
+    /// Adds a count of what happened since the service started.
+    fn count(&mut self, name: &str, help: &str, value: u64) {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        self.register(name, help, counter);
     }
 
     /// Adds a value without labels, if it is known.

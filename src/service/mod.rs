@@ -5,6 +5,7 @@
 
 mod archive;
 mod connections;
+mod endless;
 mod inner;
 mod job;
 mod jobs;
@@ -25,6 +26,7 @@ mod seen;
 mod shown;
 mod state;
 mod status;
+mod sync;
 mod task;
 mod told;
 pub mod webhook;
@@ -47,12 +49,13 @@ use self::metrics::Seen;
 pub use self::metrics::{DescribedMetric, METRICS_TYPE, described_metrics};
 pub use self::prober::Readiness;
 pub use self::progress::JobProgress;
-pub use self::requests::{BackupRequest, ImportMode, ImportRequest};
+pub use self::requests::{BackupRequest, ImportMode, ImportRequest, SyncMode};
 pub use self::results::{BackupResult, JobResult, RetentionResult};
 pub use self::retry::NotTaken;
 pub use self::schedule::{Schedule, ScheduleChange};
 pub use self::shown::Answered;
 pub use self::status::{BackupEntry, BackupState, BackupStatus, RunningJob};
+pub use self::sync::SyncView;
 use crate::clock;
 use crate::config::Config;
 pub use crate::context::progress::CollectionProgress;
@@ -400,6 +403,11 @@ impl MongoBackupService {
         {
             tracing::error!("the archive of the oplog does not run: {e}");
         }
+        if self.0.config.sync.enabled
+            && let Err(e) = self.0.sync.start(None).await
+        {
+            tracing::error!("the target does not follow the source: {e}");
+        }
         Ok(())
     }
 
@@ -495,6 +503,94 @@ impl MongoBackupService {
         self.on_engine(|inner| async move { inner.archive.timeline().await }).await
     }
 
+    // ---- sync ----
+
+    /// The sync: how far the target is, and who follows the source into it. If this service does
+    /// not, the target is asked, unless it did not answer at the last probe.
+    pub async fn sync(&self) -> SyncView {
+        let asks = self.0.prober.known().is_none_or(|known| known.local.connected);
+        let asked = self.on_engine(move |inner| async move { Ok(inner.sync.look(asks).await) }).await;
+        asked.unwrap_or_else(|_| self.0.sync.view())
+    }
+
+    /// Follows the sync of this service. It does not tell what other processes do.
+    #[must_use]
+    pub fn watch_sync(&self) -> watch::Receiver<SyncView> {
+        self.0.sync.watch()
+    }
+
+    /// Makes the target follow the source, unless it does. If it is held, it begins again where it
+    /// stopped. Does not wait until it follows. `mode` says what happens to what exists in the
+    /// target when the first copy is made; by default, what `SYNC_MODE` says. After a restart of
+    /// the service, `SYNC_ENABLED` decides again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the URIs; [`ErrorKind::Busy`] if
+    /// one that is held does not end; [`ErrorKind::Closing`].
+    pub async fn start_sync(&self, mode: Option<SyncMode>) -> Result<SyncView> {
+        self.on_engine(move |inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.sync.start(mode.map(Into::into)).await?;
+            Ok(inner.sync.view())
+        })
+        .await
+    }
+
+    /// Stops it in order, and waits until it has ended. After a restart of the service,
+    /// `SYNC_ENABLED` decides again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] if it does not end within a minute; [`ErrorKind::Closing`].
+    pub async fn stop_sync(&self) -> Result<SyncView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.sync.stop().await?;
+            Ok(inner.sync.view())
+        })
+        .await
+    }
+
+    /// Pauses the process that follows into the target, whichever that is. The source's oplog is
+    /// still archived. A pause outlasts that process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotConfigured`] and [`ErrorKind::Usage`] for the target's URI;
+    /// [`ErrorKind::NotFound`] if the target follows nothing; [`ErrorKind::Refused`] if it is held,
+    /// final or gets its first copy; [`ErrorKind::Closing`]; server errors.
+    pub async fn pause_sync(&self) -> Result<SyncView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.sync.pause().await
+        })
+        .await
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// As for [`pause_sync`](Self::pause_sync).
+    pub async fn resume_sync(&self) -> Result<SyncView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.sync.resume().await
+        })
+        .await
+    }
+
+    /// Stops the sync of this service in order, and ends the following for good: the target is a
+    /// deployment of its own from then on. If that is not possible, the sync goes on.
+    ///
+    /// # Errors
+    /// As for [`pause_sync`](Self::pause_sync); [`ErrorKind::Busy`] if another process follows into
+    /// the target.
+    pub async fn finalize_sync(&self) -> Result<SyncView> {
+        self.on_engine(|inner| async move {
+            let _entered = inner.jobs.enter()?;
+            inner.sync.finalize().await
+        })
+        .await
+    }
+
     // ---- life ----
 
     /// Whether the service accepts jobs.
@@ -509,14 +605,14 @@ impl MongoBackupService {
     }
 
     /// Shuts down: accepts no more jobs, gives running jobs the configured grace period, and then
-    /// stops the rest. The archive ends meanwhile, with everything durable that the source has.
-    /// Returns when all have cleaned up.
+    /// stops the rest. The sync and the archive end meanwhile, with everything durable that the
+    /// source has. Returns when all have cleaned up.
     pub async fn shut_down(&self) {
         self.close();
         self.0.scheduler.stop().await;
         self.0.prober.stop().await;
         let grace = self.0.settings.grace;
-        tokio::join!(self.0.jobs.shut_down(grace), self.0.archive.shut_down(grace));
+        tokio::join!(self.0.jobs.shut_down(grace), self.0.sync.shut_down(grace), self.0.archive.shut_down(grace));
         // A scheduled backup that ends only now is retried by the next process.
         self.0.scheduler.keep_what_was_heard(clock::now()).await;
         self.0.notices.stop().await;

@@ -1,5 +1,5 @@
-//! Notifies the webhook of every job that ended, and of gaps in the archive. Deliveries run in the
-//! background; a shutdown gives them a little time.
+//! Notifies the webhook of every job that ended, of gaps in the archive, and of a sync that is
+//! held. Deliveries run in the background; a shutdown gives them a little time.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::job::Job;
+use super::sync::SyncView;
 use super::webhook::{Event, Webhook};
 use crate::clock;
 use crate::config::WebhookSettings;
@@ -58,6 +59,12 @@ impl Notices {
     pub(super) fn tell_gap(&self, gap: &TimelineGap) {
         let what = format!("the gap from {} to {} in the archive", gap.from.position, gap.to.position);
         self.send(what, || Event { name: "archive.gap", time: gap.found, data: json!(gap) });
+    }
+
+    /// Announces that something came which the sync cannot apply, without waiting for the delivery:
+    /// `sync.held`.
+    pub(super) fn tell_held(&self, sync: &SyncView) {
+        self.send("that the sync is held".to_owned(), || Event { name: "sync.held", time: clock::now(), data: json!(sync) });
     }
 
     /// Sends a message about this.

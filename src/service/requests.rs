@@ -101,6 +101,25 @@ impl ImportRequest {
     }
 }
 
+/// What to do with existing collections of the same names when the first copy of a sync is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// Refuse to begin.
+    Fail,
+    /// Replace each.
+    Replace,
+}
+
+impl From<SyncMode> for import::ImportMode {
+    fn from(mode: SyncMode) -> Self {
+        match mode {
+            SyncMode::Fail => Self::Fail,
+            SyncMode::Replace => Self::Replace,
+        }
+    }
+}
+
 /// What to do with existing collections of the same names in the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

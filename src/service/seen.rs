@@ -39,6 +39,7 @@ impl Seen {
             not_taken: schedule.not_taken,
             connections: inner.prober.known(),
             archive: inner.archive.view(),
+            sync: inner.sync.view(),
         }
     }
 }

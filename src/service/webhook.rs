@@ -1,5 +1,5 @@
-//! The webhook: sends a signed message for every job that ended and every gap in the archive, and
-//! retries temporary failures.
+//! The webhook: sends a signed message for every job that ended, every gap in the archive, and
+//! every time that the sync is held. Retries temporary failures.
 //!
 //! A message is a POST of JSON: `{"event", "delivery", "time", "data"}`, with these headers:
 //!

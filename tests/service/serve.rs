@@ -13,6 +13,7 @@ mod notices;
 mod schedule;
 mod secrets;
 mod starting;
+mod sync;
 
 use bson::doc;
 use bsonvault::config::{Config, Flags};

@@ -13,7 +13,7 @@ use super::status::{StatusSender, SyncState};
 use super::write::{Writer, Written};
 use crate::clock;
 use crate::context::Context;
-use crate::engine::archive::ArchiveStatus;
+use crate::engine::archive::{ArchiveState, ArchiveStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::mongo::Version;
@@ -238,6 +238,7 @@ impl<'a> Following<'a> {
         let gathered = gatherer.take();
         let Some(to) = gathered.to else { return Ok(true) };
         let (before, is_empty) = (self.writer.operations(), gathered.is_empty());
+        let begun = Instant::now();
         let written = self.writer.write(gathered, gatherer, (self.at.time, to)).await;
         self.writer.held().let_go();
         let written = written?;
@@ -250,6 +251,7 @@ impl<'a> Following<'a> {
             s.at = Some(to.time);
             s.operations += operations;
             s.batches += u64::from(!is_empty);
+            s.batch_time += if is_empty { Duration::ZERO } else { begun.elapsed() };
             s.moment = written == Written::Moment;
             s.written = Some(clock::now());
             s.state = SyncState::Following;
@@ -261,11 +263,17 @@ impl<'a> Following<'a> {
 
     /// Tells how far the target is, and how far the archive.
     fn tell(&self) {
-        let ends = [self.chain.end().map(|end| end.time), self.parts.archive.borrow().position, Some(self.at.time)];
+        let archive = self.parts.archive.borrow().clone();
+        let ends = [self.chain.end().map(|end| end.time), archive.position, Some(self.at.time)];
         let archived = ends.into_iter().flatten().max().unwrap_or(self.at.time);
         let status = self.parts.status.get();
         let (at, debts) = (status.at.unwrap_or(self.at.time), i64::try_from(status.debts).unwrap_or(i64::MAX));
-        self.parts.status.change(|s| s.archived = Some(archived));
+        self.parts.status.change(|s| {
+            s.archived = Some(archived);
+            let now = Some(&archive).filter(|archive| archive.state == ArchiveState::Following);
+            s.headroom = now.and_then(ArchiveStatus::headroom);
+            s.archive_lag_seconds = now.and_then(ArchiveStatus::lag_seconds);
+        });
         self.writer.held().tell(Told { archived, at, debts });
     }
 
@@ -297,6 +305,7 @@ impl<'a> Following<'a> {
             let now = Synced::read(self.parts.target).await?.filter(|now| now.epoch == self.writer.held().epoch());
             let Some(now) = now else { return Err(self.writer.held().lost_error()) };
             if now.state != SyncedState::Paused {
+                self.parts.status.change(|s| s.state = SyncState::Following);
                 return Ok(());
             }
             self.parts.status.change(|s| s.state = SyncState::Paused);

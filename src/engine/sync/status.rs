@@ -1,5 +1,7 @@
 //! The state of a sync while it runs.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -24,6 +26,8 @@ pub enum SyncState {
     Paused,
     /// Something came that it cannot apply.
     Held,
+    /// The target was finalized: it follows nothing any more.
+    Final,
     /// It does not run.
     Stopped,
 }
@@ -55,6 +59,14 @@ pub struct SyncStatus {
     pub proof: ProofStatus,
     /// When it last wrote to the target.
     pub written: Option<DateTime<Utc>>,
+    /// The source's replica set: its ID and its name.
+    pub source: Option<(String, String)>,
+    /// How long the batches took.
+    pub batch_time: Duration,
+    /// How much of the source's oplog is behind the archived position, if it archives that itself.
+    pub headroom: Option<f64>,
+    /// How many seconds of the source's time were not durable then, if it archives them itself.
+    pub archive_lag_seconds: Option<u32>,
 }
 
 /// What was proven of a target since its sync began to run.

@@ -2,8 +2,10 @@ use super::view::gap as told;
 use super::*;
 use crate::clock;
 use crate::config::Flags;
+use crate::error::{Error, ErrorKind};
 use crate::format::chain::Gap;
 use crate::format::manifest::ClusterTime;
+use crate::service::endless::Ended;
 
 fn time(t: u32) -> ClusterTime {
     ClusterTime { t, i: 1 }
@@ -80,14 +82,15 @@ fn that_it_waits_and_follows_again_is_told_when_it_changes() {
 fn the_state_names_the_reason_and_keeps_what_was_known() {
     let mut known = Known::default();
     assert_eq!(known.view(true).state, ArchiveState::Stopped);
-    known.start();
+    known.life.runs = true;
+    known.status.state = ArchiveState::Starting;
     assert_eq!((known.view(true).state, known.view(true).is_known()), (ArchiveState::Starting, false));
     known.take(&ArchiveStatus { gaps: vec![gap(1)], ..following(90) });
     let view = known.view(true);
     assert_eq!((view.state, view.lag_seconds, view.headroom), (ArchiveState::Following, Some(10), Some(0.9)));
 
     // It fails, and starts again: it waits, with the reason, and its gaps stay.
-    known.ended = Some(Ended::from(&Error::new(ErrorKind::Unreachable, "no answer").hint("look at it")));
+    known.life.ended = Some(Ended::from(&Error::new(ErrorKind::Unreachable, "no answer").hint("look at it")));
     known.take(&ArchiveStatus::default());
     let view = known.view(true);
     assert_eq!(
@@ -103,10 +106,10 @@ fn the_state_names_the_reason_and_keeps_what_was_known() {
     assert_eq!((known.view(true).state, known.view(true).problem.as_deref()), (ArchiveState::Waiting, Some("away")));
 
     // Stopped on request: no reason. Gave up: the reason.
-    (known.runs, known.ended) = (false, None);
+    (known.life.runs, known.life.ended) = (false, None);
     let view = known.view(true);
     assert_eq!((view.state, view.problem, view.position.map(|p| p.position)), (ArchiveState::Stopped, None, Some("90:1".into())));
-    known.ended = Some(Ended::from(&Error::new(ErrorKind::Refused, "a standalone")));
+    known.life.ended = Some(Ended::from(&Error::new(ErrorKind::Refused, "a standalone")));
     assert_eq!((known.view(true).state, known.view(true).problem.as_deref()), (ArchiveState::Stopped, Some("a standalone")));
 }
 

@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 
 use crate::engine::archive::{ArchiveState, ArchiveStatus};
 use crate::engine::timeline::{TimelineGap, TimelineTime};
-use crate::error::{Error, Face};
+use crate::error::ErrorKind;
 use crate::format::chain::Gap;
+use crate::service::endless::{Ended, Life};
 
 /// The archive of the source's oplog. What is not known is absent.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -90,53 +91,39 @@ pub(super) fn gap(gap: &Gap, replica_set_id: &str) -> TimelineGap {
     }
 }
 
-/// Why a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ended {
-    problem: String,
-    hint: Option<String>,
-}
-
-impl From<&Error> for Ended {
-    fn from(error: &Error) -> Self {
-        let (problem, hint) = error.told(Face::Service);
-        Self { problem, hint }
-    }
-}
-
 /// What is known of the archive. It stays when the archiver ends.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// Whether it is to run: it was started, and neither stopped nor gave up.
-    pub(super) runs: bool,
-    /// Why the last run ended, until the source is followed again.
-    pub(super) ended: Option<Ended>,
+    pub(super) life: Life,
     /// The last state in which everything is known.
     pub(super) status: ArchiveStatus,
 }
 
 impl Known {
-    /// It begins to run.
-    pub(super) fn start(&mut self) {
-        (self.runs, self.ended, self.status.state) = (true, None, ArchiveState::Starting);
+    /// Whether it is to run, does not follow the source yet, and nobody else archives it.
+    pub(super) fn is_coming(&self) -> bool {
+        let Life { runs, ended } = &self.life;
+        let is_elsewhere = ended.as_ref().is_some_and(|ended| ended.kind == ErrorKind::Busy);
+        let follows = ended.is_none() && self.status.state == ArchiveState::Following;
+        *runs && !is_elsewhere && !follows
     }
 
     /// Takes a state. Of one that starts, not all is known yet, and what was known before stays.
     pub(super) fn take(&mut self, status: &ArchiveStatus) {
         if status.state != ArchiveState::Starting {
-            (self.ended, self.status) = (None, status.clone());
+            (self.life.ended, self.status) = (None, status.clone());
         }
     }
 
     pub(super) fn view(&self, enabled: bool) -> ArchiveView {
-        let Self { runs, ended, status } = self;
+        let Self { life: Life { runs, ended }, status } = self;
         let state = match (runs, ended) {
             (false, _) => ArchiveState::Stopped,
             (true, Some(_)) => ArchiveState::Waiting,
             (true, None) => status.state,
         };
         let (problem, hint) = match ended {
-            Some(Ended { problem, hint }) => (Some(problem.clone()), hint.clone()),
+            Some(Ended { problem, hint, .. }) => (Some(problem.clone()), hint.clone()),
             None => (status.problem.clone().filter(|_| state == ArchiveState::Waiting), None),
         };
         let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());

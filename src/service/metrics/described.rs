@@ -14,6 +14,7 @@ use crate::service::connections::{ConnectionState, DualState};
 use crate::service::job::{Job, JobKind, JobState, Trigger};
 use crate::service::retry::NotTaken;
 use crate::service::status::{BackupEntry, BackupState};
+use crate::service::sync::SyncView;
 
 /// A metric, as `# HELP` and `# TYPE` describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +104,13 @@ fn seen(now: DateTime<Utc>) -> Seen {
         not_taken: Some(NotTaken { failed: 1, next_try: Some(now), busy: false }),
         connections: Some(DualState { atlas: connection.clone(), local: connection }),
         archive,
+        sync: SyncView {
+            at: Some(ClusterTime { t: 1, i: 1 }.into()),
+            lag_seconds: Some(1),
+            moment: Some(true),
+            debts: Some(1),
+            ..SyncView::default()
+        },
     }
 }
 

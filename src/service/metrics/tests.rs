@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
 use crate::engine::archive::ArchiveState;
@@ -68,6 +69,28 @@ fn seen() -> Seen {
         not_taken: None,
         connections: Some(DualState { atlas: connection(true), local: connection(false) }),
         archive: archive(),
+        sync: SyncView::default(),
+    }
+}
+
+fn following() -> SyncView {
+    SyncView {
+        enabled: true,
+        state: SyncState::Following,
+        running: true,
+        target: Some("mongodb://secret-host/".into()),
+        selection: "secret-database".into(),
+        at: Some(ClusterTime { t: 1_799_999_980, i: 1 }.into()),
+        lag_seconds: Some(70),
+        moment: Some(true),
+        delay_seconds: 60,
+        debts: Some(2),
+        operations: 5,
+        batches: 3,
+        ddl: 1,
+        batch_time: Duration::from_millis(1500),
+        archive: (Some(0.5), Some(2)),
+        ..SyncView::default()
     }
 }
 
@@ -305,4 +328,38 @@ fn the_archive_is_told_and_what_is_not_known_of_it_is_absent() {
     let names: Vec<&String> = found.keys().filter(|name| name.contains("archive_")).collect();
     assert_eq!(names, ["bsonvault_archive_enabled", "bsonvault_archive_running"]);
     assert_eq!((found["bsonvault_archive_enabled"], found["bsonvault_archive_running"]), (0.0, 0.0));
+}
+
+#[test]
+fn the_sync_is_told_and_what_is_not_known_of_it_is_absent() {
+    let text = |sync: SyncView, archive: ArchiveView| Metrics::new(at(0)).render(&Seen { sync, archive, ..seen() });
+    let stopped = || ArchiveView { state: ArchiveState::Stopped, lag_seconds: None, headroom: None, ..archive() };
+    let page = text(following(), stopped());
+    assert!(!page.contains("secret"), "{page}");
+    let found = samples(&page);
+    let value = |name: &str| found[&format!("bsonvault_sync_{name}")];
+    assert_eq!(["enabled", "running", "held", "moment"].map(value), [1.0, 1.0, 0.0, 1.0]);
+    assert_eq!(["lag_seconds", "delay_seconds", "position_seconds"].map(value), [70.0, 60.0, 1_799_999_980.0]);
+    assert_eq!(value("debts"), 2.0);
+    assert_eq!(["operations_total", "batches_total", "ddl_total", "batch_seconds_total"].map(value), [5.0, 3.0, 1.0, 1.5]);
+    // It archives by itself.
+    assert_eq!((found["bsonvault_archive_headroom_ratio"], found["bsonvault_archive_lag_seconds"]), (0.5, 2.0));
+    assert_eq!(found["bsonvault_archive_running"], 0.0);
+    let found = samples(&text(following(), archive()));
+    assert_eq!((found["bsonvault_archive_headroom_ratio"], found["bsonvault_archive_lag_seconds"]), (0.75, 12.0));
+
+    for (state, held, running) in [
+        (SyncState::Copying, 0.0, 1.0),
+        (SyncState::Paused, 0.0, 0.0),
+        (SyncState::Held, 1.0, 0.0),
+        (SyncState::Waiting, 0.0, 0.0),
+    ] {
+        let found = samples(&text(SyncView { state, ..following() }, archive()));
+        assert_eq!((found["bsonvault_sync_held"], found["bsonvault_sync_running"]), (held, running), "{state:?}");
+    }
+    let found = samples(&text(SyncView::default(), archive()));
+    assert!(
+        !["lag_seconds", "moment", "position_seconds"].iter().any(|name| found.contains_key(&format!("bsonvault_sync_{name}")))
+    );
+    assert_eq!((found["bsonvault_sync_enabled"], found["bsonvault_sync_operations_total"]), (0.0, 0.0));
 }

@@ -51,7 +51,7 @@ fn compare(name: &str, place: &Place, body: &Value) {
 
 /// Replaces what differs from run to run.
 fn normalise(value: &mut Value, directory: &str, key: &str) {
-    const MEASURED: [&str; 18] = [
+    const MEASURED: [&str; 20] = [
         "freedBytes",
         "latencyMs",
         "size",
@@ -70,6 +70,8 @@ fn normalise(value: &mut Value, directory: &str, key: &str) {
         "entries",
         "pieces",
         "operations",
+        "batches",
+        "ddl",
     ];
     const VERSIONS: [&str; 4] = ["version", "toolVersion", "serverVersion", "featureCompatibilityVersion"];
     match value {
@@ -194,6 +196,41 @@ async fn each_documented_body_is_what_it_always_was() {
 
     let copy = pair.target.client().await.database("shop");
     assert_eq!(copy.collection::<bson::Document>("orders").count_documents(doc! {}).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn each_body_of_the_sync_is_what_it_always_was() {
+    let pair = Pair::start().await;
+    let (source, target) = (pair.source.uri(), pair.target.uri());
+    let environment = [("MONGO_URI_ATLAS", &*source), ("MONGO_URI_LOCAL", &*target), ("SYNC_EXCLUDE", "crm.*")];
+    let place = Place::with(&environment, Figment::new()).await;
+    let check = |name: &str, answer: &super::place::Answer, status: u16| {
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+        compare(name, &place, &answer.json());
+    };
+    check("sync-none", &place.get("/api/sync").await, 200);
+    check("sync-pause-none", &place.post("/api/sync/pause", "").await, 404);
+    assert_eq!(place.post("/api/sync/start", json!({ "mode": "fail" })).await.status, 200);
+    let until = async |is_so: &dyn Fn(&Value) -> bool| {
+        for _ in 0..600 {
+            if is_so(&place.get("/api/sync").await.data()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{:?}", place.get("/api/sync").await);
+    };
+    until(&|sync| sync["state"] == "following").await;
+    pair.source.client().await.database("shop").collection("orders").insert_one(doc! { "_id": 10 }).await.unwrap();
+    until(&|sync| sync["operations"] != 0 && sync["lagSeconds"].is_u64()).await;
+    check("sync", &place.get("/api/sync").await, 200);
+    check("sync-pause", &place.post("/api/sync/pause", "").await, 200);
+    check("sync-resume", &place.post("/api/sync/resume", "").await, 200);
+    check("sync-stop", &place.post("/api/sync/stop", "").await, 200);
+    check("sync-final", &place.post("/api/sync/finalize", "").await, 200);
+    check("sync-pause-final", &place.post("/api/sync/pause", "").await, 409);
+    let copy = pair.target.client().await.database("shop").collection::<bson::Document>("orders");
+    assert_eq!(copy.count_documents(doc! {}).await.unwrap(), 11);
 }
 
 #[tokio::test]

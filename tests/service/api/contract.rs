@@ -65,6 +65,7 @@ async fn the_description_is_complete_enough_for_a_generated_client() {
         ("CleanRequest", "dryRun keepCount"),
         ("VerifyRequest", "deep"),
         ("ScheduleChange", "cron enabled interval timezone"),
+        ("SyncRequest", "mode"),
     ] {
         let schema = &contract["components"]["schemas"][name];
         assert_eq!(schema["additionalProperties"], json!(false), "{name}");

@@ -1,4 +1,4 @@
-//! A job as server-sent events.
+//! A job, and the sync, as server-sent events.
 
 use std::time::{Duration, Instant};
 
@@ -90,4 +90,45 @@ async fn two_hundred_clients_follow_one_job() {
         assert!(events.len() >= 3, "{answer:?}");
         assert_eq!(events.last().map(|event| event.0.as_str()), Some("end"));
     }
+}
+
+#[tokio::test]
+async fn each_state_of_the_sync_is_told_and_its_end_last() {
+    let pair = Pair::start().await;
+    let place = pair.place().await;
+    let stopped = events(&place.get("/api/sync/events").await.text);
+    assert_eq!((stopped.len(), stopped[0].0.as_str(), &stopped[0].2["state"]), (1, "end", &json!("stopped")));
+
+    assert_eq!(place.post("/api/sync/start", "").await.status, 200);
+    let stop = async {
+        let mut sync = place.service.watch_sync();
+        sync.wait_for(|sync| json!(sync)["state"] == "following").await.unwrap();
+        place.post("/api/sync/stop", "").await
+    };
+    let (answer, _) = tokio::join!(place.get("/api/sync/events"), stop);
+    assert_eq!(answer.header("Content-Type"), Some("text/event-stream"));
+    let events = events(&answer.text);
+    let (first, last) = (events.first().unwrap(), events.last().unwrap());
+    assert!(first.0 == "state" && ["starting", "copying"].contains(&first.2["state"].as_str().unwrap()), "{answer:?}");
+    assert_eq!((last.0.as_str(), &last.2["state"]), ("end", &json!("stopped")), "{answer:?}");
+    assert_eq!(events.iter().filter(|event| event.0 == "end").count(), 1, "{answer:?}");
+    assert!(events.iter().zip(1..).all(|(event, number)| event.1 == number), "{answer:?}");
+    // What says the same state is progress.
+    let same = events.windows(2).filter(|pair| ["state", "problem"].iter().all(|field| pair[0].2[field] == pair[1].2[field]));
+    assert!(same.into_iter().all(|pair| pair[1].0 == "progress"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_sync_ends_with_the_server() {
+    let nobody = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100";
+    let environment = [("MONGO_URI_ATLAS", nobody), ("MONGO_URI_LOCAL", nobody)];
+    let place = Place::with(&environment, Default::default()).await;
+    place.post("/api/sync/start", "").await;
+    let mut sync = place.service.watch_sync();
+    sync.wait_for(|sync| json!(sync)["state"] == "waiting").await.unwrap();
+    let shutdown = place.client.rocket().shutdown();
+    let end = async { shutdown.notify() };
+    let (answer, ()) = tokio::join!(place.get("/api/sync/events"), end);
+    let events = events(&answer.text);
+    assert!(!events.is_empty() && events.iter().all(|event| event.0 != "end"), "{answer:?}");
 }

@@ -140,12 +140,21 @@ async fn other_bodies_are_as_strict() {
         (Method::Post, "/api/backups/clean", json!({ "keepcount": 3 }), "keepCount was probably meant"),
         (Method::Post, "/api/backups/clean", json!({ "keepCount": 3, "dryrun": true }), "dryRun was probably meant"),
         (Method::Post, &format!("/api/backups/{name}/verify"), json!({ "Deep": true }), "deep was probably meant"),
+        (Method::Post, "/api/sync/start", json!({ "Mode": "fail" }), "mode was probably meant"),
+        (Method::Post, "/api/sync/start", json!({ "mode": null }), "leave out"),
+        (Method::Post, "/api/sync/start", json!({ "mode": "merge" }), "describes it"),
+        (Method::Post, "/api/sync/start", json!(["fail"]), "describes it"),
+        (Method::Post, "/api/sync/stop", json!({ "mode": "fail" }), "takes no fields"),
+        (Method::Post, "/api/sync/pause", json!({ "for": "1h" }), "takes no fields"),
+        (Method::Post, "/api/sync/resume", json!({ "mode": "fail" }), "takes no fields"),
+        (Method::Post, "/api/sync/finalize", json!({ "force": true }), "takes no fields"),
         (Method::Put, "/api/schedule", json!({ "intervall": 6 }), "interval was probably meant"),
     ] {
         let answer = place.ask(Ask::new(method, path).body(&body)).await;
         assert_eq!((answer.failure().0, answer.failure().1.as_str()), (400, "badRequest"), "{body}: {answer:?}");
         assert!(hint(&answer.json()).contains(told), "{body}: {answer:?}");
     }
+    assert_eq!(place.get("/api/sync").await.data()["state"], "stopped", "it was started");
     let twice = place.put("/api/schedule", r#"{"enabled":false,"enabled":true}"#).await;
     assert_eq!(twice.failure().0, 400, "{twice:?}");
     let empty = place.post("/api/backups/import", json!({ "backupPath": name, "include": [] })).await;

@@ -238,6 +238,30 @@ async fn an_archive_without_a_source_is_stopped_and_says_why() {
     }
 }
 
+#[tokio::test]
+async fn a_sync_without_deployments_is_stopped_and_says_why() {
+    let place = Place::new().await;
+    let sync = place.get("/api/sync").await.data();
+    let nothing = json!({
+        "enabled": false, "state": "stopped", "running": false, "selection": "everything", "delaySeconds": 0,
+        "operations": 0, "batches": 0, "ddl": 0,
+    });
+    assert_eq!(sync, nothing);
+    let (status, _, message) = place.post("/api/sync/start", "").await.failure();
+    assert_eq!((status, message.as_str()), (500, "Atlas MongoDB URI not configured"));
+    let sync = place.get("/api/sync").await.data();
+    assert_eq!((&sync["state"], &sync["problem"]), (&json!("stopped"), &json!(message)));
+    for verb in ["pause", "resume", "finalize"] {
+        let (status, _, message) = place.post(&format!("/api/sync/{verb}"), "").await.failure();
+        assert_eq!((status, message.as_str()), (500, "Local MongoDB URI not configured"), "{verb}");
+    }
+    assert_eq!(place.post("/api/sync/stop", "{}").await.data()["state"], "stopped");
+    place.service.close();
+    for verb in ["start", "stop", "pause", "resume", "finalize"] {
+        assert_eq!(place.post(&format!("/api/sync/{verb}"), "").await.failure().0, 503, "{verb}");
+    }
+}
+
 /// The command line has `--as`, `--rename`, `--database` and so on for this.
 #[tokio::test]
 async fn what_is_refused_is_told_by_the_fields_of_requests_and_the_names_of_settings() {

@@ -17,7 +17,7 @@ use crate::support::service::{READER, Service, answer, client as client_of_rest}
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until the data of a call meets a condition.
-async fn until(service: &Service, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until(service: &Service, path: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let begun = Instant::now();
     loop {
         let answer = service.get(path).await;
@@ -35,12 +35,12 @@ fn follows(archive: &Value) -> bool {
 }
 
 /// Inserts a document, and returns its time.
-async fn insert(client: &Client, database: &str, collection: &str, id: i32) -> Timestamp {
+pub(super) async fn insert(client: &Client, database: &str, collection: &str, id: i32) -> Timestamp {
     let done = client.database(database).run_command(doc! { "insert": collection, "documents": [{ "_id": id }] }).await;
     done.unwrap().get_timestamp("operationTime").unwrap()
 }
 
-fn position(time: Timestamp) -> String {
+pub(super) fn position(time: Timestamp) -> String {
     format!("{}:{}", time.time, time.increment)
 }
 
@@ -53,14 +53,18 @@ async fn archived(service: &Service, time: Timestamp) -> Value {
     until(service, "/api/archive", "archived", reached).await
 }
 
-async fn count(server: &Server, database: &str, collection: &str) -> u64 {
+pub(super) async fn count(server: &Server, database: &str, collection: &str) -> u64 {
     server.client().await.database(database).collection::<Document>(collection).count_documents(doc! {}).await.unwrap()
 }
 
-/// The value of a metric.
 async fn metric(service: &Service, name: &str) -> Option<f64> {
+    metric_of(service, &format!("archive_{name}")).await
+}
+
+/// The value of a metric.
+pub(super) async fn metric_of(service: &Service, name: &str) -> Option<f64> {
     let page = service.get("/metrics").await.body;
-    let start = format!("bsonvault_archive_{name} ");
+    let start = format!("bsonvault_{name} ");
     page.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&start)).map(|value| value.parse().unwrap())
 }
 

@@ -221,6 +221,7 @@ impl Config {
             renames: self.sync.renames.clone(),
             mode,
             delay: self.sync.delay,
+            proof: self.sync.proof,
             archive: self.archive(Vec::new()),
             tuning: self.tuning,
             ..SyncOptions::default()

@@ -41,7 +41,7 @@ const CONTRACT: &str = "/api/openapi.json";
         jobs::list, jobs::show, jobs::cancel, events::events,
         schedule::show, schedule::change,
         archive::show, archive::start, archive::stop, archive::timeline,
-        sync::show, sync::start, sync::stop, sync::pause, sync::resume, sync::finalize, sync::events,
+        sync::show, sync::start, sync::stop, sync::pause, sync::resume, sync::verify, sync::finalize, sync::events,
         health::healthz, health::readyz, metrics::metrics,
         home, contract,
     ),
@@ -67,7 +67,7 @@ pub fn openapi() -> OpenApi {
 }
 
 /// Operations whose body is optional.
-const OPTIONAL_BODIES: [&str; 9] = [
+const OPTIONAL_BODIES: [&str; 10] = [
     "createBackup",
     "verifyBackup",
     "startArchive",
@@ -76,6 +76,7 @@ const OPTIONAL_BODIES: [&str; 9] = [
     "stopSync",
     "pauseSync",
     "resumeSync",
+    "verifySync",
     "finalizeSync",
 ];
 

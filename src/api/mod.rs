@@ -106,6 +106,7 @@ pub fn rocket(service: MongoBackupService, figment: Figment, access: Access) -> 
                 sync::stop,
                 sync::pause,
                 sync::resume,
+                sync::verify,
                 sync::finalize,
                 sync::events,
             ],

@@ -15,7 +15,7 @@ use super::dto::{Done, FailureBody};
 use super::events::{HEARTBEAT, PACE, RETRY};
 use super::failure::Failure;
 use super::query::{Nothing, Query};
-use crate::engine::sync::SyncState;
+use crate::engine::sync::{ProofReport, SyncState};
 use crate::service::{MongoBackupService, SyncView};
 
 type Answered<T> = Result<Answer<T>, Failure>;
@@ -130,6 +130,35 @@ pub(super) async fn resume(
     service: &State<MongoBackupService>,
 ) -> Answered<SyncView> {
     Ok(Answer::said("The sync is not paused", service.resume_sync().await?))
+}
+
+/// Proves that the target holds what the source holds.
+///
+/// Whoever follows into the target does it, as fast as it may, while both sides are written to. The
+/// answer comes when it is done. If the client goes away, it goes on, and `GET /api/sync` tells the
+/// result. A difference is a result, and no failure.
+#[utoipa::path(
+    tag = "sync",
+    operation_id = "verifySync",
+    request_body(content = Option<NoOptions>, content_type = "application/json"),
+    responses(
+        (status = 200, description = "What was found", body = Done<ProofReport>),
+        (status = 404, description = "The target follows nothing", body = FailureBody),
+        (status = 409, description = "Nothing follows into the target now, or it cannot be proven", body = FailureBody),
+        (status = 502, description = "The target does not answer, or refuses", body = FailureBody),
+        (status = 503, description = "The service is shutting down", body = FailureBody),
+    )
+)]
+#[post("/api/sync/verify", data = "<_body>")]
+pub(super) async fn verify(
+    _by: Admin,
+    _query: Query<Nothing>,
+    _body: Optional<NoOptions>,
+    service: &State<MongoBackupService>,
+) -> Answered<ProofReport> {
+    let report = service.verify_sync().await?;
+    let message = if report.same { "The target is the same" } else { "The target is not proven to be the same" };
+    Ok(Answer::said(message, report))
 }
 
 /// Ends the following for good.

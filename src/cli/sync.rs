@@ -1,14 +1,12 @@
 //! `sync`: a target follows the source, until it is stopped.
 
-use std::time::Duration;
-
 use clap::Subcommand;
 
 use super::filter::Filter;
 use super::output::{self, Outcome};
 use super::progress::{Faces, with_progress};
 use super::render;
-use crate::config::{Config, Flags, duration};
+use crate::config::{Config, Flags};
 use crate::context::Context;
 use crate::engine::import::ImportMode;
 use crate::engine::sync::{self, SyncOptions};
@@ -36,9 +34,9 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
     /// Prove so often that the target holds what the source holds: a number with s, m, h, d or w,
-    /// or `off`
-    #[arg(long, value_name = "TIME", default_value = "24h")]
-    proof: String,
+    /// or `off` [env: SYNC_PROOF] [default: 24h]
+    #[arg(long, value_name = "TIME")]
+    proof: Option<String>,
     /// What happens to collections that exist in the target when the first copy is made
     #[arg(long, value_enum, default_value_t = Mode::Fail, value_name = "MODE")]
     mode: Mode,
@@ -102,6 +100,7 @@ impl Args {
             target: self.target.clone().or(of),
             memory_mb: self.memory_mb.clone(),
             delay: self.delay.clone(),
+            proof: self.proof.clone(),
             ..Flags::default()
         }
     }
@@ -129,14 +128,6 @@ pub(super) async fn run(args: Args, config: &Config, faces: Faces, cx: &Context)
     Ok(Outcome::done(render::sync::view(&view), output::fields(&view)?))
 }
 
-/// How often to prove the target.
-fn proof(text: &str) -> Result<Option<Duration>> {
-    match text {
-        "off" => Ok(None),
-        _ => duration(text).map(Some).map_err(|e| e.context("--proof").hint_too("or say off")),
-    }
-}
-
 async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Result<Outcome> {
     let (repository, source, target) = (Repository::open(&config.path)?, config.source()?, config.target()?);
     let renames = args.rename.iter().map(|text| NamespaceRename::parse(text)).collect::<Result<_>>()?;
@@ -149,7 +140,7 @@ async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Resu
             Mode::Replace => ImportMode::Replace,
         },
         delay: config.sync.delay,
-        proof: proof(&args.proof)?,
+        proof: config.sync.proof,
         archive: config.archive(Vec::new()),
         tuning: config.tuning,
     };

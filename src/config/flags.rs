@@ -2,7 +2,7 @@
 
 use super::settings::{
     ADAPTIVE_THROTTLE, ATLAS, CODEC, FRAME, LEVEL, LOCAL, LONG_DISTANCE, MAX_MBIT, MEMORY, PATH, PITR_KEEP, PITR_MAX_REPLAY,
-    READ_PREFERENCE, READERS, SYNC_DELAY, Setting, WRITERS,
+    READ_PREFERENCE, READERS, SYNC_DELAY, SYNC_PROOF, Setting, WRITERS,
 };
 
 /// The values from the command line, as typed. An empty one is refused.
@@ -40,6 +40,8 @@ pub struct Flags {
     pub pitr_max_replay: Option<String>,
     /// `--delay`
     pub delay: Option<String>,
+    /// `--proof`.
+    pub proof: Option<String>,
     /// `--address`: the IP address to listen on.
     pub address: Option<String>,
     /// `--port`: the port to listen on. 0 takes a free one.
@@ -48,7 +50,7 @@ pub struct Flags {
 
 impl Flags {
     /// The settings among them.
-    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 16] {
+    pub(super) fn settings(&self) -> [(&'static Setting, &Option<String>); 17] {
         [
             (&ATLAS, &self.source),
             (&LOCAL, &self.target),
@@ -66,6 +68,7 @@ impl Flags {
             (&PITR_KEEP, &self.pitr_keep),
             (&PITR_MAX_REPLAY, &self.pitr_max_replay),
             (&SYNC_DELAY, &self.delay),
+            (&SYNC_PROOF, &self.proof),
         ]
     }
 }

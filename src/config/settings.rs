@@ -306,6 +306,15 @@ pub(super) const SYNC_DELAY: Setting = Setting {
     default: "none",
     about: "How far the target stays behind the source on purpose, for instance `30m`.",
 };
+pub(super) const SYNC_PROOF: Setting = Setting {
+    key: "sync_proof",
+    variable: "SYNC_PROOF",
+    option: Some("proof"),
+    group: Group::Sync,
+    values: "number with `s`, `m`, `h`, `d` or `w`, or `off`",
+    default: "`24h`",
+    about: "How often it is proven that the target holds what the source holds.",
+};
 pub(super) const SYNC_MODE: Setting = Setting {
     key: "sync_mode",
     variable: "SYNC_MODE",
@@ -465,7 +474,7 @@ pub(super) const LOG_FORMAT: Setting = Setting {
 };
 
 /// All settings, in the order of the reference.
-pub(super) const SETTINGS: [&Setting; 41] = [
+pub(super) const SETTINGS: [&Setting; 42] = [
     &ATLAS,
     &LOCAL,
     &READ_PREFERENCE,
@@ -491,6 +500,7 @@ pub(super) const SETTINGS: [&Setting; 41] = [
     &PITR_LINK,
     &SYNC_ENABLED,
     &SYNC_DELAY,
+    &SYNC_PROOF,
     &SYNC_MODE,
     &SYNC_INCLUDE,
     &SYNC_EXCLUDE,

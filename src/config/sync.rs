@@ -5,9 +5,10 @@ use std::time::Duration;
 use figment::Figment;
 
 use super::origin::place;
-use super::settings::{SYNC_DELAY, SYNC_ENABLED, SYNC_EXCLUDE, SYNC_INCLUDE, SYNC_MODE, SYNC_RENAME, Setting};
+use super::settings::{SYNC_DELAY, SYNC_ENABLED, SYNC_EXCLUDE, SYNC_INCLUDE, SYNC_MODE, SYNC_PROOF, SYNC_RENAME, Setting};
 use super::values::{duration, parsed, text, truth};
 use crate::engine::import::ImportMode;
+use crate::engine::sync::PROOF;
 use crate::error::{Error, Result};
 use crate::names::{NamespaceFilter, NamespacePattern, NamespaceRename};
 
@@ -18,6 +19,8 @@ pub struct SyncSettings {
     pub enabled: bool,
     /// How far the target stays behind on purpose.
     pub delay: Option<Duration>,
+    /// How often the target is proven; never by itself if `None`.
+    pub proof: Option<Duration>,
     /// What happens to what exists in the target when the service makes the first copy.
     pub mode: ImportMode,
     /// What the service follows.
@@ -31,6 +34,7 @@ impl SyncSettings {
         Ok(Self {
             enabled: truth(settings, &SYNC_ENABLED)?.unwrap_or_default(),
             delay: parsed(settings, &SYNC_DELAY, duration)?,
+            proof: parsed(settings, &SYNC_PROOF, proof)?.unwrap_or(Some(PROOF)),
             mode: parsed(settings, &SYNC_MODE, mode)?.unwrap_or(ImportMode::Fail),
             filter: NamespaceFilter {
                 databases: Vec::new(),
@@ -39,6 +43,13 @@ impl SyncSettings {
             },
             renames: list(settings, &SYNC_RENAME, NamespaceRename::parse)?,
         })
+    }
+}
+
+fn proof(text: &str) -> Result<Option<Duration>> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "off" => Ok(None),
+        _ => duration(text).map(Some).map_err(|e| e.hint_too("or say off")),
     }
 }
 

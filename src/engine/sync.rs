@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::control::{SyncView, finalize, pause, resume, view};
+pub use self::control::{ProvenView, SyncView, finalize, pause, resume, view};
 use self::follow::{Ended, Parts, follow, may_pass};
 pub use self::options::{PROOF, SyncOptions};
 use self::proof::Prover;

@@ -14,7 +14,7 @@ pub enum Face {
 }
 
 /// Options that are fields of requests, or settings, by their names.
-const NAMED: [(&str, &str); 23] = [
+const NAMED: [(&str, &str); 24] = [
     ("as", "databaseName"),
     ("deep", "deep"),
     ("dry-run", "dryRun"),
@@ -38,6 +38,7 @@ const NAMED: [(&str, &str); 23] = [
     ("pitr-keep", "PITR_KEEP"),
     ("pitr-max-replay", "PITR_MAX_REPLAY"),
     ("delay", "SYNC_DELAY"),
+    ("proof", "SYNC_PROOF"),
 ];
 
 /// Options that only the command line has.

@@ -323,6 +323,13 @@ impl Page {
         self.one("sync_position_seconds", "The time of the last entry that is in the target, in Unix time", at);
         let help = "Indexes that are still being built in the target";
         self.one("sync_debts", help, sync.debts.map(|debts| debts as f64));
+        let proven = sync.proven.as_ref();
+        let help = "When the target was last proven, in Unix time";
+        self.one("sync_proven_seconds", help, proven.map(|proven| proven.ended.timestamp() as f64));
+        let help = "1 if everything was proven to be the same then";
+        self.one("sync_proven_same", help, proven.map(|proven| truth(proven.same)));
+        let help = "Differences that were found then";
+        self.one("sync_differences", help, proven.map(|proven| proven.differences as f64));
         self.count("sync_operations", "Operations that the sync applied since the service started", sync.operations);
         self.count("sync_batches", "Batches that the sync wrote since the service started", sync.batches);
         let help = "Changes of collections, views and indexes that the sync made since the service started";

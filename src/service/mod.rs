@@ -61,6 +61,7 @@ use crate::config::Config;
 pub use crate::context::progress::CollectionProgress;
 use crate::engine::clean::{self, CleanOptions, CleanReport};
 use crate::engine::download::Download;
+use crate::engine::sync::ProofReport;
 use crate::engine::timeline::Timeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{LATEST, is_latest};
@@ -573,6 +574,19 @@ impl MongoBackupService {
         self.on_engine(|inner| async move {
             let _entered = inner.jobs.enter()?;
             inner.sync.resume().await
+        })
+        .await
+    }
+
+    /// Lets the process that follows into the target prove it now, and waits for the result.
+    ///
+    /// # Errors
+    /// As for [`pause_sync`](Self::pause_sync); [`ErrorKind::Refused`] also if no process follows
+    /// into the target, or if it cannot be proven.
+    pub async fn verify_sync(&self) -> Result<ProofReport> {
+        self.on_engine(|inner| async move {
+            drop(inner.jobs.enter()?);
+            inner.sync.verify().await
         })
         .await
     }

@@ -21,7 +21,7 @@ use super::notices::Notices;
 use crate::config::Config;
 use crate::context::{Context, lock};
 use crate::engine::import::ImportMode;
-use crate::engine::sync::{self, SyncState, SyncStatus};
+use crate::engine::sync::{self, ProofReport, SyncState, SyncStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mongo::MongoUri;
 use crate::repository::Repository;
@@ -138,6 +138,14 @@ impl Syncing {
     pub(super) async fn resume(&self) -> Result<SyncView> {
         let said = sync::resume(&self.endless.work.config.target()?, &self.operation()).await?;
         Ok(self.view().with(said))
+    }
+
+    /// Asks whoever follows into the target to prove it, and waits for the result.
+    ///
+    /// # Errors
+    /// Those of [`sync::verify`].
+    pub(super) async fn verify(&self) -> Result<ProofReport> {
+        sync::verify(&self.endless.work.config.target()?, &self.operation()).await
     }
 
     /// Stops it in order, and ends the following for good. If that is not possible, it goes on.

@@ -223,8 +223,10 @@ async fn refuse_different(target: &Target) -> Result<()> {
         return Ok(());
     }
     let (uri, count) = (&target.connection.uri, proven.differences);
-    Err(Error::new(ErrorKind::Refused, format!("{uri} is not what its source is: the last proof found {count} differences"))
-        .hint("prove it again while it follows; to keep it as it is, drop its database bsonvault; to begin anew, copy in mode replace"))
+    let found = if count == 1 { "1 difference".to_owned() } else { format!("{count} differences") };
+    Err(Error::new(ErrorKind::Refused, format!("{uri} is not what its source is: the last proof found {found}")).hint(
+        "prove it again while it follows; to keep it as it is, drop its database bsonvault; to begin anew, copy in mode replace",
+    ))
 }
 
 /// A target that lacks indexes of its source is no copy yet.

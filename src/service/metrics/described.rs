@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Metrics, Seen};
 use crate::engine::archive::ArchiveState;
+use crate::engine::sync::ProvenView;
 use crate::format::manifest::ClusterTime;
 use crate::repository::catalog::provenance::Grouped;
 use crate::service::archive::ArchiveView;
@@ -109,6 +110,7 @@ fn seen(now: DateTime<Utc>) -> Seen {
             lag_seconds: Some(1),
             moment: Some(true),
             debts: Some(1),
+            proven: Some(ProvenView { ended: now, same: true, differences: 1 }),
             ..SyncView::default()
         },
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::archive::ArchiveState;
 use crate::engine::import::ImportReport;
+use crate::engine::sync::ProvenView;
 use crate::engine::timeline::TimelineGap;
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{ClusterTime, ConsistencyKind};
@@ -85,6 +86,7 @@ fn following() -> SyncView {
         moment: Some(true),
         delay_seconds: 60,
         debts: Some(2),
+        proven: Some(ProvenView { ended: at(1_799_999_000), same: false, differences: 4 }),
         operations: 5,
         batches: 3,
         ddl: 1,
@@ -341,6 +343,7 @@ fn the_sync_is_told_and_what_is_not_known_of_it_is_absent() {
     assert_eq!(["enabled", "running", "held", "moment"].map(value), [1.0, 1.0, 0.0, 1.0]);
     assert_eq!(["lag_seconds", "delay_seconds", "position_seconds"].map(value), [70.0, 60.0, 1_799_999_980.0]);
     assert_eq!(value("debts"), 2.0);
+    assert_eq!(["proven_seconds", "proven_same", "differences"].map(value), [1_799_999_000.0, 0.0, 4.0]);
     assert_eq!(["operations_total", "batches_total", "ddl_total", "batch_seconds_total"].map(value), [5.0, 3.0, 1.0, 1.5]);
     // It archives by itself.
     assert_eq!((found["bsonvault_archive_headroom_ratio"], found["bsonvault_archive_lag_seconds"]), (0.5, 2.0));

@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Config;
-use crate::engine::sync::{SyncState, SyncStatus, SyncView as TargetView};
+use crate::engine::sync::{ProvenView, SyncState, SyncStatus, SyncView as TargetView};
 use crate::engine::timeline::TimelineTime;
 use crate::error::{ErrorKind, Face};
 use crate::service::endless::{Ended, Life};
@@ -86,6 +86,15 @@ pub struct SyncView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub debt_problem: Option<String>,
+    /// When the target was last proven, whether it was the same, and how many differences there
+    /// were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub proven: Option<ProvenView>,
+    /// Why it could not be proven since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub proof_problem: Option<String>,
     /// When this service last wrote to the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -134,6 +143,7 @@ impl SyncView {
             at: if is_own { self.at } else { target.at },
             archived: self.archived.filter(|_| is_own),
             lag_seconds: if is_own { self.lag_seconds } else { target.lag_seconds },
+            proven: self.proven.or(target.proven),
             debts: if is_own { self.debts } else { target.debts },
             moment: Some(if is_own { self.moment.unwrap_or(target.moment) } else { target.moment }),
             ..self
@@ -250,6 +260,12 @@ impl Known {
             ddl: did.ddl,
             debts: now.map(|now| now.debts),
             debt_problem: now.and_then(|now| now.debt_problem.as_deref()).map(|problem| Face::Service.say(problem)),
+            proven: status.proof.ended.map(|ended| ProvenView {
+                ended,
+                same: status.proof.same,
+                differences: status.proof.differences,
+            }),
+            proof_problem: now.and_then(|now| now.proof.problem.as_deref()).map(|problem| Face::Service.say(problem)),
             written: status.written,
             batch_time: did.batch_time,
             archive: now.map_or((None, None), |now| (now.headroom, now.archive_lag_seconds)),

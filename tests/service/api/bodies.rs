@@ -202,13 +202,15 @@ async fn each_documented_body_is_what_it_always_was() {
 async fn each_body_of_the_sync_is_what_it_always_was() {
     let pair = Pair::start().await;
     let (source, target) = (pair.source.uri(), pair.target.uri());
-    let environment = [("MONGO_URI_ATLAS", &*source), ("MONGO_URI_LOCAL", &*target), ("SYNC_EXCLUDE", "crm.*")];
+    let environment =
+        [("MONGO_URI_ATLAS", &*source), ("MONGO_URI_LOCAL", &*target), ("SYNC_EXCLUDE", "crm.*"), ("SYNC_PROOF", "off")];
     let place = Place::with(&environment, Figment::new()).await;
     let check = |name: &str, answer: &super::place::Answer, status: u16| {
         assert_eq!(answer.status, status, "{name}: {answer:?}");
         compare(name, &place, &answer.json());
     };
     check("sync-none", &place.get("/api/sync").await, 200);
+    check("sync-verify-none", &place.post("/api/sync/verify", "").await, 404);
     check("sync-pause-none", &place.post("/api/sync/pause", "").await, 404);
     assert_eq!(place.post("/api/sync/start", json!({ "mode": "fail" })).await.status, 200);
     let until = async |is_so: &dyn Fn(&Value) -> bool| {
@@ -224,10 +226,12 @@ async fn each_body_of_the_sync_is_what_it_always_was() {
     pair.source.client().await.database("shop").collection("orders").insert_one(doc! { "_id": 10 }).await.unwrap();
     until(&|sync| sync["operations"] != 0 && sync["lagSeconds"].is_u64()).await;
     check("sync", &place.get("/api/sync").await, 200);
+    check("sync-verify", &place.post("/api/sync/verify", "").await, 200);
     check("sync-pause", &place.post("/api/sync/pause", "").await, 200);
     check("sync-resume", &place.post("/api/sync/resume", "").await, 200);
     check("sync-stop", &place.post("/api/sync/stop", "").await, 200);
     check("sync-final", &place.post("/api/sync/finalize", "").await, 200);
+    check("sync-verify-final", &place.post("/api/sync/verify", "").await, 409);
     check("sync-pause-final", &place.post("/api/sync/pause", "").await, 409);
     let copy = pair.target.client().await.database("shop").collection::<bson::Document>("orders");
     assert_eq!(copy.count_documents(doc! {}).await.unwrap(), 11);

@@ -96,6 +96,22 @@ async fn what_the_setting_starts_follows_until_it_is_final() {
     // It archives by itself.
     assert!(metric_of(&service, "archive_headroom_ratio").await.is_some());
 
+    // It is proven by itself, and on request.
+    until(&service, "/api/sync", "proven", |sync| sync["proven"]["same"] == true && sync["proven"]["differences"] == 0).await;
+    assert!(metric(&service, "proven_seconds").await > Some(0.0) && metric(&service, "differences").await == Some(0.0));
+    let foreign = pair.target.client().await.database("shop").collection::<Document>("log");
+    foreign.insert_one(doc! { "_id": "foreign" }).await.unwrap();
+    let report = ask(&service, "verify").await;
+    assert_eq!((&report["same"], &report["differences"][0]["namespace"]), (&json!(false), &json!("shop.log")), "{report}");
+    assert_eq!(report["differences"][0]["ids"], json!([{ "_id": "foreign", "what": "extra" }]), "{report}");
+    until(&service, "/api/sync", "different", |sync| sync["proven"]["differences"] == 1).await;
+    assert_eq!((metric(&service, "proven_same").await, metric(&service, "differences").await), (Some(0.0), Some(1.0)));
+    let why = refused(&service, "finalize", 409, "refused").await;
+    assert!(why.contains("1 difference"), "{why}");
+    foreign.delete_one(doc! { "_id": "foreign" }).await.unwrap();
+    sync_is(&service, "following").await;
+    assert_eq!(ask(&service, "verify").await["same"], true);
+
     // 2. Nothing else may write to it, and what it does not hold is free.
     let created = service.post("/api/backups/create", &Value::Null).await;
     assert_eq!(created.status, 200, "{created:?}");

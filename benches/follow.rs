@@ -2,13 +2,13 @@
 //!
 //! `cargo bench --bench follow -- [--operations N] [--runs N] [--single N] [--standalone]`
 //!
-//! The source's operations are those of `replay`, and are archived before anything is measured. Each
-//! run puts an empty target back to the position before them, and lets it follow. Once its
+//! The source's operations are those of `replay`, and are archived before anything is measured.
+//! Each run puts an empty target back to the position before them, and lets it follow. Once its
 //! collections have a unique index, so that it is one moment of the source all the time, and once
 //! they have none, so that it catches up entry by entry. Then the same server takes the same
-//! operations as plain bulk writes: for each, in its order, the last state of its document is put in
-//! its place, or deleted, in unordered commands of a thousand statements from four clients. And it
-//! takes some of them one by one.
+//! operations as plain bulk writes: for each, in its order, the last state of its document is put
+//! in its place, or deleted, in unordered commands of a thousand statements from four clients. And
+//! it takes some of them one by one.
 //!
 //! It prints medians of operations per second, and ratios to the bulk writes of the same run.
 //! Compare the ratios.

@@ -6,6 +6,7 @@
 //! the next one has a later position: so neither side needs a long history, and nothing waits.
 
 mod part;
+mod prover;
 mod report;
 
 use std::time::Duration;
@@ -13,21 +14,17 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::part::Part;
+pub(super) use self::prover::Prover;
 pub use self::report::{ProofReport, Unproven};
-use super::options::SyncOptions;
-use super::status::{ProofStatus, StatusSender, SyncState, SyncStatus};
+use super::status::{ProofStatus, SyncState};
 use crate::clock;
-use crate::context::Context;
 use crate::engine::Tuning;
 use crate::engine::compare::CompareOptions;
 use crate::engine::compare::pinned::{Pinned, Subject, Subjects};
 use crate::engine::compare::{Difference, What};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
-use crate::mongo::MongoUri;
-use crate::sink::Target;
 use crate::sink::proven::{Answer, Proven};
-use crate::sink::synced::Still;
 
 /// How often to look whether somebody asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -45,17 +42,6 @@ const LISTINGS: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(500);
 /// How often collections are proven again that were dropped, renamed or altered meanwhile.
 const PASSES: u32 = 3;
-
-/// Proves a target.
-pub(super) struct Prover {
-    pub(super) source: MongoUri,
-    pub(super) uri: MongoUri,
-    pub(super) target: Target,
-    pub(super) options: SyncOptions,
-    pub(super) status: StatusSender,
-    pub(super) still: Still,
-    pub(super) cx: Context,
-}
 
 impl Prover {
     /// Proves the target whenever that is due or asked for, until it is stopped.
@@ -229,31 +215,5 @@ impl Prover {
         }
         report.differences.extend(found.into_iter().map(|what| subject.difference(what)));
         Ok(true)
-    }
-
-    /// Waits until the target follows, and is as far as this.
-    async fn follows(&self, is_met: impl Fn(&SyncStatus) -> bool + Send) -> Result<()> {
-        let mut waited = Duration::ZERO;
-        loop {
-            let status = self.status.get();
-            if status.state == SyncState::Following && is_met(&status) {
-                return Ok(());
-            }
-            if waited >= PAUSE && !matches!(status.state, SyncState::Following) {
-                return Err(
-                    Error::new(ErrorKind::Refused, "the target does not follow, so it is not proven").hint("its status says why")
-                );
-            }
-            self.pause(BETWEEN).await?;
-            waited += BETWEEN;
-        }
-    }
-
-    async fn pause(&self, pause: Duration) -> Result<()> {
-        self.unless_stopped(tokio::time::sleep(pause)).await
-    }
-
-    async fn unless_stopped<T>(&self, waiting: impl Future<Output = T>) -> Result<T> {
-        self.cx.cancel.run_until_cancelled(waiting).await.ok_or_else(Error::interrupted)
     }
 }

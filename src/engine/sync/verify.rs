@@ -14,8 +14,8 @@ use crate::sink::synced::{Synced, SyncedState};
 /// How often to look whether the request is answered.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Asks the process that follows into a target to prove it now, as fast as it may, and waits for the
-/// result.
+/// Asks the process that follows into a target to prove it now, as fast as it may, and waits for
+/// the result.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] if it follows nothing; [`ErrorKind::Refused`] if no process follows into

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
-use super::Prover;
+use super::prover::Prover;
 use crate::engine::compare::What;
 use crate::engine::compare::pinned::{Pinned, Proof, Subject, Times};
 use crate::error::{ErrorKind, Result};

@@ -177,6 +177,7 @@ impl Session<'_> {
             at: OplogPosition { time: ClusterTime { t: 0, i: 1 }, term: None, digest: None },
             open_from: None,
             to: None,
+            within: None,
             epoch: 0,
             reason: None,
             holder: None,

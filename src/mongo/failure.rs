@@ -45,6 +45,10 @@ pub mod code {
     pub const SNAPSHOT_TOO_OLD: i32 = 239;
     /// The collection or its catalog entry is newer than the snapshot.
     pub const SNAPSHOT_UNAVAILABLE: i32 = 246;
+    /// There is no such transaction: it was ended.
+    pub const NO_SUCH_TRANSACTION: i32 = 251;
+    /// A transaction was open for longer than `transactionLifetimeLimitSeconds`.
+    pub const TRANSACTION_TOO_OLD: i32 = 290;
     /// A transaction is too large to be logged.
     pub const TRANSACTION_TOO_LARGE: i32 = 257;
     /// A transaction is too large for the server's cache.

@@ -172,7 +172,7 @@ impl<'a> CatalogTracker<'a> {
             }
             Ok(())
         })?;
-        let Effect { kept, parts } = self.transactions.take(&entry, commands)?;
+        let Effect { kept, parts, .. } = self.transactions.take(&entry, commands)?;
         for command in kept {
             self.take_command(&command).map_err(place)?;
         }

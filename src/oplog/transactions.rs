@@ -7,7 +7,8 @@ use super::{Entry, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::ClusterTime;
 
-/// Follows the transactions of an oplog. Keeps `T`s of their parts until they are committed.
+/// Follows the transactions of an oplog. Keeps `T`s of their parts until they are committed, within
+/// a bound if there is one.
 ///
 /// Entries after a time count (that of a listing, if data were read from then on). Of transactions,
 /// those parts count whose transaction was committed after it.
@@ -16,6 +17,16 @@ pub struct Transactions<T> {
     since: ClusterTime,
     /// The transaction of each session: it has one at a time, with ascending numbers.
     open: HashMap<Vec<u8>, Chain<T>>,
+    bound: Option<Bound<T>>,
+}
+
+/// How much is kept of all open transactions together.
+#[derive(Debug)]
+struct Bound<T> {
+    most: usize,
+    size: fn(&T) -> usize,
+    /// Now.
+    kept: usize,
 }
 
 #[derive(Debug)]
@@ -24,6 +35,10 @@ struct Chain<T> {
     last: ClusterTime,
     parts: Vec<ClusterTime>,
     kept: Vec<T>,
+    /// The size of what is kept.
+    size: usize,
+    /// Whether it was too much: nothing is kept of it, and nothing will be.
+    is_forgotten: bool,
 }
 
 /// What starts to count with an entry: everything that it commits.
@@ -33,11 +48,13 @@ pub struct Effect<T> {
     pub kept: Vec<T>,
     /// The times of these parts; empty for an entry that needs no others.
     pub parts: Vec<ClusterTime>,
+    /// Whether more was to be kept of it than the bound allows: then nothing was.
+    pub is_forgotten: bool,
 }
 
 impl<T> Effect<T> {
     fn of_one(kept: Vec<T>) -> Self {
-        Self { kept, parts: Vec::new() }
+        Self { kept, parts: Vec::new(), is_forgotten: false }
     }
 
     fn none() -> Self {
@@ -49,7 +66,14 @@ impl<T> Transactions<T> {
     /// A new one; nothing up to this time counts.
     #[must_use]
     pub fn new(since: ClusterTime) -> Self {
-        Self { since, open: HashMap::new() }
+        Self { since, open: HashMap::new(), bound: None }
+    }
+
+    /// The same, which keeps at most so much of all open transactions together. If there is more,
+    /// the largest ones are forgotten, but for the times of their parts.
+    #[must_use]
+    pub fn within(since: ClusterTime, most: usize, size: fn(&T) -> usize) -> Self {
+        Self { bound: Some(Bound { most, size, kept: 0 }), ..Self::new(since) }
     }
 
     /// Takes the next entry and what to keep of it, and returns what starts to count with it.
@@ -61,7 +85,7 @@ impl<T> Transactions<T> {
         let Some(part) = &entry.part else { return Ok(if counts { Effect::of_one(keep) } else { Effect::none() }) };
         // A later transaction of a session, or a new attempt under the same number, shows that the
         // previous one was aborted.
-        let before = self.open.remove(part.session);
+        let before = self.close(part.session);
         if is_first(part.previous) && part.step == Step::LastOperations {
             return Ok(if counts { Effect::of_one(keep) } else { Effect::none() });
         }
@@ -71,7 +95,8 @@ impl<T> Transactions<T> {
         let mut chain = match before.filter(|chain| chain.number == part.number && chain.last == part.previous) {
             Some(chain) => chain,
             None if is_first(part.previous) => {
-                Chain { number: part.number, last: entry.time, parts: Vec::new(), kept: Vec::new() }
+                let (parts, kept) = (Vec::new(), Vec::new());
+                Chain { number: part.number, last: entry.time, parts, kept, size: 0, is_forgotten: false }
             }
             // Begun before the first entry: irrelevant if it was also committed before the time.
             None if part.step == Step::Operations || !counts => return Ok(Effect::none()),
@@ -87,15 +112,40 @@ impl<T> Transactions<T> {
             }
         };
         chain.last = entry.time;
-        chain.kept.extend(keep);
+        if !chain.is_forgotten {
+            chain.size += self.bound.as_ref().map_or(0, |bound| keep.iter().map(bound.size).sum());
+            chain.kept.extend(keep);
+        }
         if part.step != Step::Commit {
             chain.parts.push(entry.time);
         }
         if part.step == Step::Operations {
-            self.open.insert(part.session.to_vec(), chain);
+            self.keep(part.session, chain);
             return Ok(Effect::none());
         }
-        Ok(if counts { Effect { kept: chain.kept, parts: chain.parts } } else { Effect::none() })
+        let Chain { parts, kept, is_forgotten, .. } = chain;
+        Ok(if counts { Effect { kept, parts, is_forgotten } } else { Effect::none() })
+    }
+
+    fn close(&mut self, session: &[u8]) -> Option<Chain<T>> {
+        let chain = self.open.remove(session)?;
+        if let Some(bound) = &mut self.bound {
+            bound.kept -= chain.size;
+        }
+        Some(chain)
+    }
+
+    /// Keeps an open transaction, and forgets the largest ones if that is too much.
+    fn keep(&mut self, session: &[u8], chain: Chain<T>) {
+        let size = chain.size;
+        self.open.insert(session.to_vec(), chain);
+        let Some(bound) = &mut self.bound else { return };
+        bound.kept += size;
+        while bound.kept > bound.most {
+            let Some(largest) = self.open.values_mut().max_by_key(|chain| chain.size) else { return };
+            bound.kept -= largest.size;
+            (largest.kept, largest.size, largest.is_forgotten) = (Vec::new(), 0, true);
+        }
     }
 
     /// Whether an entry counts that needs no others.

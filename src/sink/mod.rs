@@ -251,7 +251,7 @@ impl<'a> Attempts<'a> {
 pub(crate) struct Problem {
     /// The index of the statement or document in the command; 0 for a write concern.
     pub(crate) index: usize,
-    code: i32,
+    pub(crate) code: i32,
     message: String,
 }
 

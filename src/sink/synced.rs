@@ -53,8 +53,11 @@ pub struct Synced {
     pub at: OplogPosition,
     /// The first part of the oldest transaction that was open at that time.
     pub open_from: Option<ClusterTime>,
-    /// If the target cannot write data and position together: data up to this time may be in it.
+    /// If data and position are not written together: data up to this time may be in it.
     pub to: Option<ClusterTime>,
+    /// Of a transaction of the source that is written bit by bit after that entry: the last part
+    /// that is in it.
+    pub within: Option<ClusterTime>,
     /// Counts those who took the target over.
     pub epoch: i64,
     /// Why it is held.
@@ -182,6 +185,7 @@ impl Synced {
             at,
             open_from: time(document, "openFrom"),
             to: time(document, "to"),
+            within: time(document, "within"),
             epoch: document.get_i64("epoch").map_err(|_| broken("epoch is missing"))?,
             reason: document.get_str("reason").ok().map(str::to_owned),
             holder,
@@ -261,6 +265,88 @@ impl Still {
     /// result is dropped.
     pub async fn hold(&self) -> OwnedMutexGuard<()> {
         self.0.clone().lock_owned().await
+    }
+}
+
+/// A move of the position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// From one entry to a later one.
+    On {
+        /// The entry.
+        from: ClusterTime,
+        /// The later one.
+        to: OplogPosition,
+        /// The first part of the oldest transaction that is open then.
+        open_from: Option<ClusterTime>,
+    },
+    /// From one part of a transaction of the source to a later one, while the position stays at an
+    /// entry.
+    Within {
+        /// The entry.
+        at: ClusterTime,
+        /// The part, if one is in the target.
+        from: Option<ClusterTime>,
+        /// The later one.
+        to: ClusterTime,
+        /// The entry that commits the transaction.
+        commit: ClusterTime,
+    },
+}
+
+impl Move {
+    /// The same move, to an earlier end.
+    #[must_use]
+    pub fn ending(self, end: OplogPosition, now_open_from: Option<ClusterTime>) -> Self {
+        match self {
+            Self::On { from, .. } => Self::On { from, to: end, open_from: now_open_from },
+            Self::Within { at, from, commit, .. } => Self::Within { at, from, to: end.time, commit },
+        }
+    }
+
+    /// The same move, from the end of another one on.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        match (self, before) {
+            (Self::On { to, open_from, .. }, Self::On { to: before, .. }) => Self::On { from: before.time, to, open_from },
+            (Self::Within { at, to, commit, .. }, Self::Within { to: before, .. }) => {
+                Self::Within { at, from: Some(before), to, commit }
+            }
+            _ => self,
+        }
+    }
+
+    /// The entry where the position is before.
+    fn from(&self) -> ClusterTime {
+        match self {
+            Self::On { from, .. } => *from,
+            Self::Within { at, .. } => *at,
+        }
+    }
+
+    /// Up to here, data may be in the target meanwhile.
+    fn reach(&self) -> ClusterTime {
+        match self {
+            Self::On { to, .. } => to.time,
+            Self::Within { commit, .. } => *commit,
+        }
+    }
+
+    /// Whether the position is at its end.
+    #[must_use]
+    pub fn is_made(&self, now: &Synced) -> bool {
+        match self {
+            Self::On { to, .. } => now.at.time == to.time,
+            Self::Within { at, to, .. } => now.at.time == *at && now.within == Some(*to),
+        }
+    }
+
+    /// What the position must be before, beside the entry; what is set, and what is taken away.
+    fn change(&self) -> (Document, Document, Document) {
+        match self {
+            Self::On { to, open_from, .. } => (doc! {}, position(to, *open_from), doc! { "to": 1, "within": 1 }),
+            Self::Within { from, to, .. } => (doc! { "within": from.map(timestamp) }, doc! { "within": timestamp(*to) }, doc! {}),
+        }
     }
 }
 
@@ -394,39 +480,49 @@ impl Held {
             .hint("one process writes a target at a time: this one was suspended, or did not reach the target for too long")
     }
 
-    /// The update that moves the position from one entry to another. It matches nothing if the
-    /// position is elsewhere, or the target is another process's.
+    /// The update that moves the position. It matches nothing if the position is elsewhere, or the
+    /// target is another process's.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`].
-    pub fn advance(&self, from: ClusterTime, to: &OplogPosition, open_from: Option<ClusterTime>) -> Result<RawDocumentBuf> {
-        let mut set = position(to, open_from);
+    pub fn advance(&self, step: &Move) -> Result<RawDocumentBuf> {
+        let (beside, mut set, unset) = step.change();
+        let mut query = doc! { "_id": ID, "epoch": self.epoch, "at": timestamp(step.from()) };
+        query.extend(beside);
         set.insert("moved", bson::DateTime::now());
-        raw(&doc! {
-            "update": POSITION,
-            "updates": [{
-                "q": { "_id": ID, "epoch": self.epoch, "at": timestamp(from) },
-                "u": { "$set": set, "$unset": { "to": 1 } },
-            }],
-        })
+        let mut update = doc! { "$set": set };
+        if !unset.is_empty() {
+            update.insert("$unset", unset);
+        }
+        raw(&doc! { "update": POSITION, "updates": [{ "q": query, "u": update }] })
     }
 
     /// Moves the position, durably, after the data.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] if another process has the target; server errors.
-    pub async fn move_on(&self, from: ClusterTime, to: &OplogPosition, open_from: Option<ClusterTime>) -> Result<()> {
-        let mut command = self.advance(from, to, open_from)?;
+    pub async fn move_on(&self, step: &Move) -> Result<()> {
+        let mut command = self.advance(step)?;
         command.append(bson::raw::cstr!("writeConcern"), raw(&concern())?);
         let reply = self.target.run("moving the position", SYNC_DATABASE, command).await?;
         // An attempt whose reply was lost may have moved it.
         let has_moved = count(&reply) > 0
-            || Synced::read(&self.target).await?.is_some_and(|now| now.epoch == self.epoch && now.at.time == to.time);
+            || Synced::read(&self.target).await?.is_some_and(|now| now.epoch == self.epoch && step.is_made(&now));
         if !has_moved {
             return Err(self.lost_error());
         }
-        self.let_go();
+        if matches!(step, Move::On { .. }) {
+            self.let_go();
+        }
         Ok(())
+    }
+
+    /// Says what a move writes, before it is written apart from the position.
+    ///
+    /// # Errors
+    /// As for [`intend`](Self::intend).
+    pub async fn intend_move(&self, step: &Move) -> Result<()> {
+        self.intend(step.from(), step.reach()).await
     }
 
     /// Says that data up to this time may be in the target, before they are written apart from the
@@ -471,7 +567,7 @@ impl Held {
     /// [`ErrorKind::Busy`] if another process has the target; server errors.
     pub async fn set_all(&self, synced: &Synced) -> Result<()> {
         let mut fields = synced.fields();
-        fields.extend(doc! { "reason": &synced.reason, "to": synced.to.map(timestamp) });
+        fields.extend(doc! { "reason": &synced.reason, "to": synced.to.map(timestamp), "within": synced.within.map(timestamp) });
         self.set("telling the state", doc! {}, fields).await
     }
 

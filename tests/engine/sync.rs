@@ -1,5 +1,7 @@
 //! A target that follows a source.
 
+mod large;
+
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -17,7 +19,7 @@ use bsonvault::oplog::apply::moment::{self, Manner, Outcome, Prepared, Writes};
 use bsonvault::oplog::apply::{Destination, Holds};
 use bsonvault::oplog::catalog::CatalogTracker;
 use bsonvault::sink::Target;
-use bsonvault::sink::synced::{Held, Synced, SyncedState};
+use bsonvault::sink::synced::{Held, Move, Synced, SyncedState};
 use mongodb::{Client, Database};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -455,6 +457,7 @@ async fn held(uri: &MongoUri, cx: &Context) -> (Target, Held, Synced) {
         at: OplogPosition { time: ClusterTime { t: 7, i: 1 }, term: None, digest: None },
         open_from: None,
         to: None,
+        within: None,
         epoch: 0,
         reason: None,
         holder: None,
@@ -473,7 +476,7 @@ async fn writes(target: &Target, id: i32) -> Writes {
         "op": "i", "ns": "d.c", "ui": binary, "o": { "_id": id }, "ts": bson::Timestamp { time: 9, increment: 1 }, "t": 1_i64,
     };
     let begun = ClusterTime { t: 7, i: 1 };
-    let mut gatherer = Gatherer::new(begun, Box::new(|_| true));
+    let mut gatherer = Gatherer::new(begun, usize::MAX, Box::new(|_| true));
     let namespace = Namespace::new("d", "c");
     gatherer.direct(uuid, Destination { namespace, holds: Holds::Documents, has_rules: false, collated: false, unique: false });
     let mut tracker = CatalogTracker::new(Vec::new(), begun, |_| true).unwrap();
@@ -493,7 +496,8 @@ async fn whoever_lost_a_target_writes_no_moment_and_blocks_nobody() {
     let (target, mut first, synced) = held(&uri, &cx).await;
     let (from, to) = (synced.at.time, OplogPosition { time: ClusterTime { t: 9, i: 1 }, term: Some(1), digest: None });
     // It dies in the middle of a transaction that wrote the position.
-    let fence = first.advance(from, &to, None).unwrap();
+    let step = Move::On { from, to, open_from: None };
+    let fence = first.advance(&step).unwrap();
     first.session().start_transaction().await.unwrap();
     let database = target.connection.database("bsonvault");
     database.run_raw_command(fence.clone()).session(first.session()).await.unwrap();
@@ -528,11 +532,11 @@ async fn whoever_lost_a_target_writes_no_moment_and_blocks_nobody() {
         outcome = late.in_transaction(&target, first.session(), Manner::Plain, fenced).await.unwrap();
     }
     assert_eq!(outcome, Outcome::Moved);
-    assert_eq!(first.move_on(from, &to, None).await.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(first.move_on(&step).await.unwrap_err().kind(), ErrorKind::Busy);
     let shop = server.client().await.database("d");
     assert_eq!(content(&shop, "c").await.documents, 0);
     // The second writes data and position together.
-    let fence = second.advance(from, &to, None).unwrap();
+    let fence = second.advance(&step).unwrap();
     let written = writes(&other, 2).await;
     let done = written.in_transaction(&other, second.session(), Manner::Plain, ("bsonvault", &fence)).await.unwrap();
     assert_eq!((done, content(&shop, "c").await.documents), (Outcome::Done, 1));

@@ -28,7 +28,9 @@ impl Slice {
         staged
             .filter_map(|(selected, spec)| {
                 let uuid = selected.collection.uuid?;
-                Some((uuid, Destination::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned())))
+                let place = Destination::of(&selected.collection, &spec.place, self.after.get(&uuid).cloned());
+                // Indexes are built once everything is replayed.
+                Some((uuid, Destination { unique: false, ..place }))
             })
             .collect()
     }

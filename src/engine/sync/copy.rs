@@ -65,7 +65,7 @@ pub(super) async fn make(
         collections.push(SyncedCollection { source, to, uuid });
     }
     SyncedCollection::record(target, &collections, &[]).await?;
-    let synced = Synced { state: SyncedState::Following, at, open_from, to: None, reason: None, ..begun.clone() };
+    let synced = Synced { state: SyncedState::Following, at, open_from, to: None, within: None, reason: None, ..begun.clone() };
     held.set_all(&synced).await?;
     Ok(synced)
 }

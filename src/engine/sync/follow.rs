@@ -1,6 +1,8 @@
 //! Follows an archive into a target: from the recorded position on, until it is stopped or
 //! something comes that it cannot apply.
 
+mod large;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +19,11 @@ use crate::engine::archive::{ArchiveState, ArchiveStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::mongo::Version;
-use crate::oplog::apply::gather::{Gatherer, Limits, Stop};
+use crate::oplog::apply::gather::{Arrived, Gatherer, Limits, Stop};
 use crate::oplog::chain::ChainFollower;
 use crate::repository::chain::ChainPlace;
 use crate::sink::Target;
-use crate::sink::synced::{Held, Synced, SyncedCollection, SyncedState, Told};
+use crate::sink::synced::{Held, Move, Synced, SyncedCollection, SyncedState, Told};
 
 /// The most documents and bytes that are written as one.
 const DOCUMENTS: usize = 5_000;
@@ -31,6 +33,9 @@ const BYTES: usize = 16 * 1024 * 1024;
 const FAR_BEHIND: u32 = 10;
 /// The most bytes that are applied so at a time.
 const HURRIED_BYTES: usize = 8 * 1024 * 1024;
+/// The part of the memory budget that is for open transactions of the source. What is written as
+/// one is in memory several times.
+const OPEN_SHARE: u64 = 8;
 /// How long to wait for the archive to grow, if nobody tells.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often the position is moved if no document changes.
@@ -85,6 +90,10 @@ struct Following<'a> {
     gatherer: Option<Gatherer>,
     catalog: Catalog,
     at: OplogPosition,
+    /// Of the transaction after that, the last part that is in the target already.
+    within: Option<ClusterTime>,
+    /// How many bytes of open transactions are kept.
+    most: usize,
     /// How many batches in a row were full.
     full: u32,
     looked: Option<Instant>,
@@ -105,7 +114,8 @@ impl<'a> Following<'a> {
             return Err((writer, e));
         }
         let wanted = parts.options.clone();
-        let mut gatherer = Gatherer::new(synced.at.time, Box::new(move |namespace| wanted.wants(namespace)));
+        let most = usize::try_from(parts.options.tuning.memory_bytes / OPEN_SHARE).unwrap_or(usize::MAX);
+        let mut gatherer = Gatherer::new(synced.at.time, most, Box::new(move |namespace| wanted.wants(namespace)));
         catalog.direct(&mut gatherer);
         let from = synced.open_from.unwrap_or(synced.at.time).min(synced.at.time);
         let chain = ChainFollower::new(parts.place.clone(), from, Some(synced.at), parts.cx.cpu.clone());
@@ -114,7 +124,8 @@ impl<'a> Following<'a> {
             s.moment = parts.transactions && synced.to.is_none();
             s.state = SyncState::Following;
         });
-        Ok(Self { parts, writer, chain, gatherer: Some(gatherer), catalog, at: synced.at, full: 0, looked: None })
+        let (at, within) = (synced.at, synced.within);
+        Ok(Self { parts, writer, chain, gatherer: Some(gatherer), catalog, at, within, most, full: 0, looked: None })
     }
 
     async fn run(&mut self) -> Result<Ended> {
@@ -148,7 +159,7 @@ impl<'a> Following<'a> {
 
     /// Takes the entries of a frame. False if the target went back.
     async fn take(&mut self, frame: Vec<u8>) -> Result<bool> {
-        let (frame, mut at) = (Arc::new(frame), 0);
+        let (mut frame, mut at) = (Arc::new(frame), 0);
         loop {
             if self.parts.cx.cancel.is_cancelled() {
                 return Err(Error::interrupted());
@@ -162,6 +173,11 @@ impl<'a> Following<'a> {
                     self.flush().await?
                 }
                 Stop::Changes => self.change().await?,
+                Stop::Large => {
+                    // What is behind it may be most of the frame, and this takes a while.
+                    (frame, at) = (Arc::new(frame[at..].to_vec()), 0);
+                    self.large().await?
+                }
                 Stop::Later => self.flush().await? && self.wait_for_later().await?,
             };
             if !is_on {
@@ -199,16 +215,22 @@ impl<'a> Following<'a> {
         if !self.flush().await? {
             return Ok(false);
         }
+        let Some(arrived) = self.gatherer.as_mut().ok_or_else(failed)?.arrived() else { return Ok(true) };
+        self.follow_catalog(&arrived).await?;
+        self.gatherer.as_mut().ok_or_else(failed)?.add(arrived)?;
+        self.flush_all().await
+    }
+
+    /// Changes the catalog as an entry says.
+    async fn follow_catalog(&mut self, arrived: &Arrived) -> Result<()> {
         let gatherer = self.gatherer.as_mut().ok_or_else(failed)?;
-        let Some(arrived) = gatherer.changing() else { return Ok(true) };
         let time = arrived.position.time;
         self.writer.held().intend(self.at.time, time).await?;
         let followed = self.catalog.follow(&arrived.entry, &arrived.created, gatherer).await;
         followed.map_err(|e| e.context(format!("oplog entry at {time}")))?;
         let made = self.catalog.made;
         self.parts.status.change(|s| s.ddl = made);
-        gatherer.add(&arrived)?;
-        self.flush_all().await
+        Ok(())
     }
 
     /// Waits a moment until the next entry is old enough, if the target is kept behind.
@@ -239,7 +261,8 @@ impl<'a> Following<'a> {
         let Some(to) = gathered.to else { return Ok(true) };
         let (before, is_empty) = (self.writer.operations(), gathered.is_empty());
         let begun = Instant::now();
-        let written = self.writer.write(gathered, gatherer, (self.at.time, to)).await;
+        let step = Move::On { from: self.at.time, to, open_from: gathered.open_from };
+        let written = self.writer.write(gathered, gatherer, step).await;
         self.writer.held().let_go();
         let written = written?;
         if written == Written::WentBack {

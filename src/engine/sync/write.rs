@@ -1,24 +1,32 @@
 //! Writes what was gathered to the target, with the position.
 
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::{self, Documents};
-use crate::format::manifest::{ClusterTime, OplogPosition};
+use crate::format::manifest::ClusterTime;
 use crate::names::{Namespace, SYNC_DATABASE};
-use crate::oplog::apply::gather::{Gathered, Gatherer};
+use crate::oplog::apply::gather::{Gathered, Gatherer, Pieces};
 use crate::oplog::apply::moment::{self, Manner, Outcome, Prepared, Writes};
 use crate::oplog::apply::{Applier, Batch, Commits, Destination, Holds};
-use crate::oplog::{Entry, OperationKind};
+use crate::oplog::{Committed, Entry, OperationKind};
 use crate::sink::Target;
-use crate::sink::synced::{Held, Synced};
+use crate::sink::synced::{Held, Move, Synced};
 
 /// The pause before an aborted transaction is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How many times in a row a transaction may be aborted.
-const ABORTS: u32 = 100;
+/// How long an aborted transaction is tried again, before the target counts as one that does not
+/// answer.
+const ABORTS: Duration = Duration::from_secs(5);
+/// After so many times that the target ended a transaction, it counts as too large: it takes longer
+/// than the target allows.
+const ENDS: u32 = 3;
 
 /// Writes to a target.
 pub(super) struct Writer {
@@ -41,6 +49,47 @@ pub(super) enum Written {
     Eventually,
     /// The target is at an older position than it was: go on from there.
     WentBack,
+}
+
+impl Written {
+    /// What became of two parts together.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::WentBack, _) | (_, Self::WentBack) => Self::WentBack,
+            (Self::Moment, Self::Moment) => Self::Moment,
+            _ => Self::Eventually,
+        }
+    }
+}
+
+/// What became of an attempt to write a batch as one.
+#[derive(Debug)]
+enum Tried {
+    /// It is done.
+    Written(Written),
+    /// It is too large for one transaction.
+    TooLarge,
+    /// Only the server can work it out.
+    Unclear,
+}
+
+/// Entries that are applied one by one.
+struct Entries<'a> {
+    /// Whole documents.
+    bytes: Cow<'a, [u8]>,
+    /// Which of them count.
+    committed: Committed,
+}
+
+impl<'a> Entries<'a> {
+    fn of(gathered: &'a Gathered) -> Self {
+        Self { bytes: Cow::Borrowed(&gathered.entries), committed: gathered.committed() }
+    }
+
+    /// Those of what is not needed any more.
+    fn taken(gathered: &mut Gathered) -> Self {
+        Self { bytes: Cow::Owned(std::mem::take(&mut gathered.entries)), committed: gathered.committed() }
+    }
 }
 
 impl Writer {
@@ -68,78 +117,144 @@ impl Writer {
         self.redo
     }
 
-    /// Moves the position from one entry to another, with what was gathered between them.
+    /// Moves the position, with what was gathered.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] if another process has the target; server errors.
-    pub(super) async fn write(
-        &mut self,
-        gathered: Gathered,
-        gatherer: &Gatherer,
-        (from, to): (ClusterTime, OplogPosition),
-    ) -> Result<Written> {
-        let open_from = gatherer.open_from();
-        let redo = self.redo.is_some();
-        let mut written = if gathered.hurried { Written::Eventually } else { Written::Moment };
+    pub(super) async fn write(&mut self, mut gathered: Gathered, gatherer: &Gatherer, step: Move) -> Result<Written> {
+        let (redo, mut written) = (self.redo.is_some(), Written::Moment);
         if !gathered.in_order.is_empty() {
-            self.held.intend(from, to.time).await?;
-            if !self.apply(&gathered, gatherer, |uuid| gathered.in_order.contains(&uuid), redo).await? {
+            self.held.intend_move(&step).await?;
+            let entries = match gathered.batch.is_empty() {
+                true => Entries::taken(&mut gathered),
+                false => Entries::of(&gathered),
+            };
+            if !self.apply(entries, gatherer, |uuid| gathered.in_order.contains(&uuid), redo).await? {
                 return Ok(Written::WentBack);
             }
         }
-        if gathered.batch.is_empty() {
-            self.held.move_on(from, &to, open_from).await?;
-            self.redo = None;
-            return Ok(written);
-        }
-        let Gathered { batch, entries, parts, in_order, hurried, to: _ } = gathered;
-        let operations = batch.operations();
-        let rest = Gathered { batch: Batch::default(), entries, parts, in_order, hurried, to: None };
-        let done = match moment::prepare(&self.target, batch).await? {
-            Prepared::Writes(writes) if self.transactions => self.in_transaction(&writes, (from, &to, open_from)).await?,
-            Prepared::Writes(writes) => {
-                written = Written::Eventually;
-                self.apart(&writes, (from, to.time), redo).await?
-            }
-            // What was written before a crash may be later than the batch.
-            Prepared::Missing(namespace) if !redo => return Err(missing(&namespace)),
-            Prepared::Missing(_) | Prepared::Unclear => Outcome::TooLarge,
-        };
-        match done {
-            Outcome::Done if self.transactions => self.operations += operations,
-            Outcome::Moved => return Ok(Written::WentBack),
-            Outcome::Done => {
-                self.operations += operations;
-                self.held.move_on(from, &to, open_from).await?;
-            }
-            // Entry by entry, as servers replicate.
-            Outcome::TooLarge | Outcome::Duplicate | Outcome::Aborted => {
-                written = Written::Eventually;
-                self.held.intend(from, to.time).await?;
-                let is_other = |uuid| !rest.in_order.contains(&uuid);
-                if !self.apply(&rest, gatherer, is_other, redo).await? {
-                    return Ok(Written::WentBack);
+        let batch = std::mem::take(&mut gathered.batch);
+        if batch.is_empty() {
+            self.held.move_on(&step).await?;
+        } else {
+            written = match self.try_write(batch, &step, redo).await? {
+                Tried::Written(written) => written,
+                Tried::TooLarge if gathered.in_order.is_empty() && gathered.is_divisible() && !redo => {
+                    Box::pin(self.in_halves(&mut gathered, gatherer, step)).await?
                 }
-                self.held.move_on(from, &to, open_from).await?;
-            }
+                Tried::TooLarge | Tried::Unclear => {
+                    let is_other = |uuid| !gathered.in_order.contains(&uuid);
+                    self.entry_by_entry(Entries::of(&gathered), gatherer, is_other, &step, redo).await?
+                }
+            };
         }
-        self.redo = None;
+        if written != Written::WentBack {
+            self.redo = None;
+        }
+        Ok(if gathered.hurried { written.and(Written::Eventually) } else { written })
+    }
+
+    /// Moves the position with what is too large for one transaction: each half is one of its own,
+    /// or is halved again. No transaction of the source is cut.
+    async fn in_halves(&mut self, gathered: &mut Gathered, gatherer: &Gatherer, whole: Move) -> Result<Written> {
+        let committed = gathered.committed();
+        let pieces = Arc::new(gatherer.pieces(gathered));
+        let all = pieces.all();
+        let mut ahead: Vec<Range<usize>> = pieces.halves(&all).into_iter().flatten().rev().collect();
+        let (mut written, mut before) = (Written::Moment, None);
+        while let Some(piece) = ahead.pop() {
+            let step = before.map_or(whole, |before| whole.after(before));
+            // The last one ends where all of it does, which may be later than its last entry.
+            let step = match pieces.end(&piece) {
+                Some(end) if piece.end < all.end => step.ending(end.position, end.open_from),
+                _ => step,
+            };
+            let batch = self.gather_again(&pieces, &piece).await?;
+            let done = match (self.try_write(batch, &step, false).await?, pieces.halves(&piece)) {
+                (Tried::Written(written), _) => written,
+                (Tried::TooLarge, Some([first, second])) => {
+                    ahead.extend([second, first]);
+                    continue;
+                }
+                (Tried::TooLarge | Tried::Unclear, _) => {
+                    let entries = Entries { bytes: Cow::Borrowed(pieces.entries(&piece)), committed: committed.clone() };
+                    self.entry_by_entry(entries, gatherer, |_| true, &step, false).await?
+                }
+            };
+            written = written.and(done);
+            if done == Written::WentBack {
+                break;
+            }
+            before = Some(step);
+        }
         Ok(written)
     }
 
-    /// Writes data and position in one transaction.
-    async fn in_transaction(
+    /// What a piece makes of documents, on the pool for such work.
+    async fn gather_again(&self, pieces: &Arc<Pieces>, piece: &Range<usize>) -> Result<Batch> {
+        let (pieces, piece) = (pieces.clone(), piece.clone());
+        self.target.cpu.run(move || pieces.batch(&piece)).await
+    }
+
+    /// Moves the position with a batch, if the target takes it as one.
+    async fn try_write(&mut self, batch: Batch, step: &Move, redo: bool) -> Result<Tried> {
+        let operations = batch.operations();
+        let done = match moment::prepare(&self.target, batch).await? {
+            Prepared::Writes(writes) if self.transactions => self.in_transaction(&writes, step).await?,
+            Prepared::Writes(writes) => self.apart(&writes, step, redo).await?,
+            // What was written before a crash may be later than the batch.
+            Prepared::Missing(namespace) if !redo => return Err(missing(&namespace)),
+            Prepared::Missing(_) | Prepared::Unclear => return Ok(Tried::Unclear),
+        };
+        match done {
+            Outcome::Moved => return Ok(Tried::Written(Written::WentBack)),
+            Outcome::TooLarge | Outcome::Ended => return Ok(Tried::TooLarge),
+            Outcome::Duplicate | Outcome::Aborted => return Ok(Tried::Unclear),
+            Outcome::Done => self.operations += operations,
+        }
+        if self.transactions {
+            return Ok(Tried::Written(Written::Moment));
+        }
+        self.held.move_on(step).await?;
+        Ok(Tried::Written(Written::Eventually))
+    }
+
+    /// Moves the position with entries that are applied one by one, as servers replicate.
+    async fn entry_by_entry(
         &mut self,
-        writes: &Writes,
-        (from, to, open_from): (ClusterTime, &OplogPosition, Option<ClusterTime>),
-    ) -> Result<Outcome> {
-        let fence = self.held.advance(from, to, open_from)?;
-        let (mut manner, mut aborts) = (Manner::Plain, 0);
+        entries: Entries<'_>,
+        gatherer: &Gatherer,
+        is_meant: impl Fn(Uuid) -> bool,
+        step: &Move,
+        redo: bool,
+    ) -> Result<Written> {
+        self.held.intend_move(step).await?;
+        if !self.apply(entries, gatherer, is_meant, redo).await? {
+            return Ok(Written::WentBack);
+        }
+        self.held.move_on(step).await?;
+        Ok(Written::Eventually)
+    }
+
+    /// Moves the position without any data.
+    pub(super) async fn move_on(&mut self, step: &Move) -> Result<()> {
+        self.held.move_on(step).await?;
+        self.redo = None;
+        Ok(())
+    }
+
+    /// Writes data and position in one transaction.
+    async fn in_transaction(&mut self, writes: &Writes, step: &Move) -> Result<Outcome> {
+        let fence = self.held.advance(step)?;
+        let (mut manner, mut ends, begun) = (Manner::Plain, 0, Instant::now());
         loop {
             match writes.in_transaction(&self.target, self.held.session(), manner, (SYNC_DATABASE, &fence)).await? {
                 Outcome::Duplicate if manner == Manner::Plain => manner = Manner::Anew,
-                Outcome::Aborted if aborts < ABORTS => {
-                    aborts += 1;
+                Outcome::Ended if ends + 1 < ENDS => {
+                    ends += 1;
+                    self.target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
+                }
+                Outcome::Aborted if begun.elapsed() < ABORTS => {
                     self.target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
                 }
                 Outcome::Aborted => {
@@ -150,7 +265,7 @@ impl Writer {
                     let now = Synced::read(&self.target).await?.filter(|now| now.epoch == self.held.epoch());
                     return match now {
                         None => Err(self.held.lost_error()),
-                        Some(now) if now.at.time == to.time => Ok(Outcome::Done),
+                        Some(now) if step.is_made(&now) => Ok(Outcome::Done),
                         Some(_) => Ok(Outcome::Moved),
                     };
                 }
@@ -160,15 +275,15 @@ impl Writer {
     }
 
     /// Writes data, and not the position.
-    async fn apart(&self, writes: &Writes, (from, to): (ClusterTime, ClusterTime), redo: bool) -> Result<Outcome> {
-        self.held.intend(from, to).await?;
-        let (mut manner, mut aborts) = (if redo { Manner::Anew } else { Manner::Plain }, 0);
+    async fn apart(&self, writes: &Writes, step: &Move, redo: bool) -> Result<Outcome> {
+        self.held.intend_move(step).await?;
+        let (mut manner, begun) = (if redo { Manner::Anew } else { Manner::Plain }, Instant::now());
         loop {
             match writes.without_transaction(&self.target, manner).await? {
                 Outcome::Duplicate if manner == Manner::Plain => manner = Manner::Anew,
                 // What was written before it failed is written anew.
-                Outcome::Aborted if aborts < ABORTS => {
-                    (manner, aborts) = (Manner::Anew, aborts + 1);
+                Outcome::Aborted if begun.elapsed() < ABORTS => {
+                    manner = Manner::Anew;
                     self.target.unless_stopped(tokio::time::sleep(PAUSE)).await?;
                 }
                 done => return Ok(done),
@@ -180,20 +295,20 @@ impl Writer {
     /// meanwhile.
     async fn apply(
         &mut self,
-        gathered: &Gathered,
+        entries: Entries<'_>,
         gatherer: &Gatherer,
         is_meant: impl Fn(Uuid) -> bool,
         redo: bool,
     ) -> Result<bool> {
-        let mut applier = Applier::new(self.target.clone(), Commits::Known(gathered.committed())).await?;
+        let mut applier = Applier::new(self.target.clone(), Commits::Known(entries.committed.clone())).await?;
         for (uuid, place) in gatherer.places().filter(|(uuid, _)| is_meant(*uuid)) {
             let mut place = place.clone();
             if redo && matches!(place.holds, Holds::Capped { .. }) {
-                place.holds = Holds::Capped { after: self.last_written(uuid, &place, gathered).await? };
+                place.holds = Holds::Capped { after: self.last_written(uuid, &place, &entries.bytes).await? };
             }
             applier.direct(uuid, place)?;
         }
-        applier.take(gathered.entries.clone()).await?;
+        applier.take(entries.bytes.into_owned()).await?;
         let applied = applier.make_durable().await?;
         self.operations += applied.operations;
         Ok(!applied.again)
@@ -201,7 +316,7 @@ impl Writer {
 
     /// The `_id` of the last document of a capped collection, if it was among these that were
     /// gathered: all up to it are there.
-    async fn last_written(&self, uuid: Uuid, place: &Destination, gathered: &Gathered) -> Result<Option<(u8, Vec<u8>)>> {
+    async fn last_written(&self, uuid: Uuid, place: &Destination, entries: &[u8]) -> Result<Option<(u8, Vec<u8>)>> {
         let what = format!("reading the last document of {}", place.namespace);
         let find = bson::rawdoc! {
             "find": place.namespace.collection.as_str(), "sort": { "$natural": -1 }, "limit": 1, "projection": { "_id": 1 },
@@ -214,7 +329,7 @@ impl Writer {
         let (found, _) = self.target.unless_stopped(crate::mongo::command::patiently(asked)).await??;
         let Some(last) = found.first().map(|last| document::id(last.as_bytes())).transpose()?.flatten() else { return Ok(None) };
         let mut is_among = false;
-        for entry in Documents::of(&gathered.entries) {
+        for entry in Documents::of(entries) {
             Entry::parse(entry?)?.each(&mut |operation| {
                 is_among |=
                     operation.collection == Some(uuid) && operation.kind == OperationKind::Insert && operation.id()? == last;

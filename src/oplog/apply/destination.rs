@@ -16,8 +16,8 @@ pub struct Destination {
     pub has_rules: bool,
     /// Whether a collation compares text: different values of `_id` may be equal.
     pub collated: bool,
-    /// Whether an index beside that on `_id` is unique: then the order in which different documents
-    /// are written matters.
+    /// Whether it has a unique index beside that on `_id`: then the order in which different
+    /// documents are written matters.
     pub unique: bool,
 }
 

@@ -1,71 +1,39 @@
 //! Gathers entries until they are applied as one, and tells which ones change the catalog: pure.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::batch::Batch;
-use super::destination::{Destination, Holds, Shared};
+use super::destination::Destination;
+use super::gathered::Places;
+pub use super::gathered::{End, Gathered, Pieces};
+pub use super::large::Large;
+use super::open::{Counts, Created, Open, changes_catalog};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Documents;
 use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::names::{BUCKETS_PREFIX, Namespace, SYSTEM_DATABASES};
 use crate::oplog::catalog::CatalogTracker;
-use crate::oplog::{Committed, Entry, Head, Operation, OperationKind, Position, Transactions};
+use crate::oplog::{Entry, Head, Operation, OperationKind, Position};
 
 /// Says whether the documents of a namespace must be followed.
 pub type IsWanted = Box<dyn Fn(&Namespace) -> bool + Send + Sync>;
 
 /// Gathers entries.
 pub struct Gatherer {
-    transactions: Transactions<Vec<u8>>,
-    places: HashMap<Uuid, Shared>,
+    open: Open,
+    places: Places,
     is_wanted: IsWanted,
     gathered: Gathered,
     /// Whether entries are applied one by one if that is possible.
     hurries: bool,
-    /// An entry that changes the catalog, until that is done.
-    changing: Option<Arrived>,
+    /// An entry that is not added like others, until that is done.
+    arrived: Option<Arrived>,
 }
 
 impl std::fmt::Debug for Gatherer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gatherer").field("gathered", &self.gathered).finish_non_exhaustive()
-    }
-}
-
-/// What was gathered.
-#[derive(Debug, Default)]
-pub struct Gathered {
-    /// What becomes of documents whose order does not matter.
-    pub batch: Batch,
-    /// The entries themselves, whole documents, with the parts of transactions that they commit.
-    pub entries: Vec<u8>,
-    /// The parts of transactions among them.
-    pub parts: Vec<ClusterTime>,
-    /// Whether documents that a transaction could write are among those applied one by one.
-    pub hurried: bool,
-    /// Collections that transactions cannot write to, so that entries are applied to them one by
-    /// one: capped ones, buckets, and those of the system.
-    pub in_order: HashSet<Uuid>,
-    /// The last entry.
-    pub to: Option<OplogPosition>,
-}
-
-impl Gathered {
-    /// Whether no document changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.in_order.is_empty()
-    }
-
-    /// Which of its entries count, for an applier of entries: all.
-    #[must_use]
-    pub fn committed(&self) -> Committed {
-        let mut committed = Committed::new(ClusterTime { t: 0, i: 0 });
-        committed.add(self.parts.iter().copied());
-        committed
     }
 }
 
@@ -89,8 +57,11 @@ pub enum Stop {
     End,
     /// Enough is gathered.
     Full,
-    /// The next entry changes the catalog: see [`Gatherer::changing`].
+    /// The next entry changes the catalog: see [`Gatherer::arrived`].
     Changes,
+    /// The next entry commits a transaction that is too large to be kept: see
+    /// [`Gatherer::arrived`].
+    Large,
     /// The next entry must not be taken yet.
     Later,
 }
@@ -103,26 +74,22 @@ pub struct Arrived {
     /// Where it is.
     pub position: OplogPosition,
     /// The UUIDs of collections that it creates.
-    pub created: HashSet<Uuid>,
-    /// Whether collections, views or indexes change with it.
-    changes_catalog: bool,
-    /// Whether the entry counts by itself.
-    counts: bool,
-    /// The parts of a transaction that it commits, itself included.
-    committed: Vec<Vec<u8>>,
+    pub created: Created,
+    counts: Counts,
 }
 
 impl Gatherer {
-    /// Begins after `since`: what was committed up to then is applied already.
+    /// Begins after `since`: what was committed up to then is applied already. Keeps at most so
+    /// many bytes of open transactions together.
     #[must_use]
-    pub fn new(since: ClusterTime, is_wanted: IsWanted) -> Self {
+    pub fn new(since: ClusterTime, most: usize, is_wanted: IsWanted) -> Self {
         Self {
-            transactions: Transactions::new(since),
-            places: HashMap::new(),
+            open: Open::new(since, most),
+            places: Places::new(),
             is_wanted,
             gathered: Gathered::default(),
             hurries: false,
-            changing: None,
+            arrived: None,
         }
     }
 
@@ -161,13 +128,19 @@ impl Gatherer {
     /// The first part of the oldest transaction that is open after the last entry.
     #[must_use]
     pub fn open_from(&self) -> Option<ClusterTime> {
-        self.transactions.open_from()
+        self.open.from()
     }
 
-    /// The entry that changes the catalog, at which gathering stopped.
+    /// The entry at which gathering stopped.
     #[must_use]
-    pub fn changing(&mut self) -> Option<Arrived> {
-        self.changing.take()
+    pub fn arrived(&mut self) -> Option<Arrived> {
+        self.arrived.take()
+    }
+
+    /// What was taken, to be gathered again in pieces.
+    #[must_use]
+    pub fn pieces(&self, taken: &mut Gathered) -> Pieces {
+        Pieces::new(taken, self.places.clone())
     }
 
     /// Gathers the entries of a frame from the offset `at` on, which is moved behind what was
@@ -185,15 +158,21 @@ impl Gatherer {
                 return Ok(Stop::Later);
             }
             *at += entry.len();
-            let (arrived, is_part) = self.arrive(entry)?;
-            if arrived.changes_catalog {
-                self.changing = Some(arrived);
-                return Ok(Stop::Changes);
+            let parsed = Entry::parse(entry)?;
+            let (position, (counts, created)) = (Position::of(entry)?.into(), self.open.take(&parsed, entry)?);
+            let stop = match counts {
+                Counts::Large(_) => Some(Stop::Large),
+                _ => created.is_some().then_some(Stop::Changes),
+            };
+            if let Some(stop) = stop {
+                let created = created.unwrap_or_default();
+                self.arrived = Some(Arrived { entry: entry.to_vec(), position, created, counts });
+                return Ok(stop);
             }
-            if is_part {
+            if parsed.part.is_some() {
                 tracker.take(entry)?;
             }
-            self.add(&arrived)?;
+            self.add_counted(entry, position, counts)?;
             let is_full = self.gathered.batch.documents() >= limits.documents || self.gathered.entries.len() >= limits.bytes;
             if is_full && limits.not_before.is_none_or(|not_before| time >= not_before) {
                 return Ok(Stop::Full);
@@ -202,98 +181,91 @@ impl Gatherer {
         Ok(Stop::End)
     }
 
-    /// Takes the next entry, and tells whether it is a part of a transaction.
-    fn arrive(&mut self, bytes: &[u8]) -> Result<(Arrived, bool)> {
-        let entry = Entry::parse(bytes)?;
-        let (mut counts, mut committed) = (false, Vec::new());
-        match entry.part {
-            Some(_) => committed = self.transactions.take(&entry, vec![bytes.to_vec()])?.kept,
-            None => counts = self.transactions.counts(&entry),
-        }
-        let mut arrived = Arrived {
-            entry: bytes.to_vec(),
-            position: Position::of(bytes)?.into(),
-            changes_catalog: false,
-            created: HashSet::new(),
-            counts,
-            committed,
-        };
-        if entry.operation.kind == OperationKind::Command || changes_catalog(&entry.operation)? {
-            let (mut changes, mut created) = (false, HashSet::new());
-            arrived.each(&mut |operation| {
-                changes |= changes_catalog(operation)?;
-                if operation.kind == OperationKind::Command && operation.command()? == "create" {
-                    created.extend(operation.collection);
+    /// Gathers the parts of a transaction that is too large to be kept, from a frame that has them
+    /// again, up to about so many bytes.
+    ///
+    /// # Errors
+    /// As for [`gather`](Self::gather).
+    pub fn gather_parts(&mut self, large: &mut Large, frame: &[u8], at: &mut usize, most: usize) -> Result<Stop> {
+        let begin = *at;
+        for entry in Documents::of(&frame[begin..]) {
+            let entry = entry?;
+            if large.is_next(Head::of(entry)?.time)? {
+                let gathered = self.gathered.entries.len();
+                if gathered > 0 && gathered + entry.len() > most {
+                    return Ok(Stop::Full);
                 }
-                Ok(())
-            })?;
-            (arrived.changes_catalog, arrived.created) = (changes, created);
+                large.take();
+                self.add_operations(entry, true)?;
+                self.gathered.to = Some(Position::of(entry)?.into());
+            }
+            *at += entry.len();
+            if self.gathered.entries.len() >= most {
+                return Ok(Stop::Full);
+            }
         }
-        Ok((arrived, entry.part.is_some()))
+        Ok(Stop::End)
     }
 
-    /// Adds what the entry does to documents.
+    /// Adds what the entry at which gathering stopped does to documents.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`] if it writes to a collection that should be followed and is not
     /// known; [`ErrorKind::Damaged`].
-    pub fn add(&mut self, arrived: &Arrived) -> Result<()> {
-        let Self { places, gathered, is_wanted, hurries, .. } = self;
-        let mut concerns = false;
-        arrived.each(&mut |operation| {
-            if matches!(operation.kind, OperationKind::Nothing) || changes_catalog(operation)? {
-                return Ok(());
-            }
-            let place = operation.collection.and_then(|uuid| Some((uuid, places.get(&uuid)?)));
-            let Some((uuid, place)) = place else { return refuse_unknown(operation, is_wanted) };
-            concerns = true;
-            match place.holds {
-                Holds::Documents if !place.is_of_the_system() && (!*hurries || place.unique) => {
-                    gathered.batch.add(uuid, place, operation)
-                }
-                _ => {
-                    gathered.hurried |= *hurries;
-                    gathered.in_order.insert(uuid);
-                    Ok(())
-                }
-            }
-        })?;
-        if concerns {
-            for bytes in arrived.effect() {
-                gathered.entries.extend_from_slice(bytes);
-                if !arrived.counts {
-                    gathered.parts.push(Entry::parse(bytes)?.time);
+    pub fn add(&mut self, arrived: Arrived) -> Result<()> {
+        self.add_counted(&arrived.entry, arrived.position, arrived.counts)
+    }
+
+    fn add_counted(&mut self, entry: &[u8], position: OplogPosition, counts: Counts) -> Result<()> {
+        let before = self.gathered.entries.len();
+        match counts {
+            Counts::Nothing | Counts::Large(_) => {}
+            Counts::Itself => self.add_operations(entry, false)?,
+            Counts::Parts(parts) => {
+                for part in parts {
+                    self.add_operations(&part, true)?;
                 }
             }
         }
-        gathered.to = Some(arrived.position);
+        let (bytes, open_from) = (self.gathered.entries.len(), self.open.from());
+        if bytes > before {
+            self.gathered.ends.push(End { bytes, position, open_from });
+        }
+        (self.gathered.to, self.gathered.open_from) = (Some(position), open_from);
+        Ok(())
+    }
+
+    /// Adds the operations of one entry, if it concerns anything that is followed.
+    fn add_operations(&mut self, entry: &[u8], is_part: bool) -> Result<()> {
+        let Self { places, gathered, is_wanted, hurries, .. } = self;
+        let (parsed, mut concerns) = (Entry::parse(entry)?, false);
+        parsed.each(&mut |operation| {
+            if matches!(operation.kind, OperationKind::Nothing) || changes_catalog(&operation)? {
+                return Ok(());
+            }
+            match gathered.add(&operation, places, *hurries)? {
+                true => concerns = true,
+                false => refuse_unknown(&operation, is_wanted)?,
+            }
+            Ok(())
+        })?;
+        if concerns {
+            gathered.entries.extend_from_slice(entry);
+            gathered.parts.extend(is_part.then_some(parsed.time));
+        }
         Ok(())
     }
 }
 
 impl Arrived {
-    /// The entries that count with it.
-    fn effect(&self) -> impl Iterator<Item = &[u8]> {
-        let own = self.counts.then_some(self.entry.as_slice());
-        own.into_iter().chain(self.committed.iter().map(Vec::as_slice))
-    }
-
-    /// Each operation that counts with it, in order.
-    fn each(&self, visit: &mut dyn FnMut(&Operation<'_>) -> Result<()>) -> Result<()> {
-        for bytes in self.effect() {
-            Entry::parse(bytes)?.each(&mut |operation| visit(&operation))?;
+    /// The transaction that it commits, if that is too large to be kept.
+    #[must_use]
+    pub fn into_large(self) -> Option<Large> {
+        match self.counts {
+            Counts::Large(parts) => Some(Large::new(parts)),
+            _ => None,
         }
-        Ok(())
     }
-}
-
-/// Whether an operation changes collections, views or indexes.
-fn changes_catalog(operation: &Operation<'_>) -> Result<bool> {
-    Ok(match operation.kind {
-        OperationKind::Nothing => false,
-        OperationKind::Command => !matches!(operation.command()?, "emptycapped" | "commitTransaction" | "abortTransaction"),
-        _ => operation.namespace.ends_with(".system.views"),
-    })
 }
 
 /// Nothing that should be in the target is skipped in silence.
@@ -309,3 +281,6 @@ fn refuse_unknown(operation: &Operation<'_>, is_wanted: &IsWanted) -> Result<()>
     }
     Err(Error::new(ErrorKind::Refused, format!("a write to {namespace}, a collection that is not known to the sync")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! the target at one time sees one moment of the source; or, if the target has no transactions, the
 //! data first.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, TransactionOptions, WriteCon
 use super::batch::{Batch, Becomes, Change, Changed, updated};
 use super::destination::Shared;
 use super::lane::Id;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::document::{self, Writer};
 use crate::format::kind;
 use crate::mongo::command;
@@ -74,6 +75,8 @@ pub enum Outcome {
     Duplicate,
     /// It is too large for one transaction.
     TooLarge,
+    /// The target ended the transaction: it took too long, or the primary changed.
+    Ended,
     /// The transaction was aborted: it may be tried again.
     Aborted,
 }
@@ -205,7 +208,7 @@ impl Writes {
         manner: Manner,
         fence: (&str, &RawDocumentBuf),
     ) -> Result<Outcome> {
-        let commands = self.commands(manner, None)?;
+        let commands = self.commands(manner)?;
         let written = target.unless_stopped(transact(target, session, fence, &commands)).await;
         if !matches!(written, Ok(Ok(Outcome::Done))) {
             let _aborted = tokio::time::timeout(ABORT, session.abort_transaction()).await;
@@ -214,6 +217,7 @@ impl Writes {
             Ok(outcome) => Ok(outcome),
             Err(Failed::Driver(e)) => judge(&e).ok_or_else(|| describe(target.connection.role(), WHAT, e)),
             Err(Failed::Refused(problem)) => Err(problem.error(WHAT)),
+            Err(Failed::Broken(e)) => Err(e),
         }
     }
 
@@ -224,9 +228,10 @@ impl Writes {
     ///
     /// [`ErrorKind::Interrupted`]: crate::error::ErrorKind::Interrupted
     pub async fn without_transaction(&self, target: &Target, manner: Manner) -> Result<Outcome> {
-        for (database, command) in self.commands(manner, Some(rawdoc! { "w": 1 }))? {
-            let what = format!("writing to {database}");
-            match target.try_run(&database, command.clone(), Some(command::COMMAND_LIMIT)).await? {
+        let concern = rawdoc! { "w": 1 };
+        for command in self.commands(manner)? {
+            let (what, database) = (format!("writing to {}", command.database()), command.database());
+            match target.try_run(database, command.raw(Some(&concern))?, Some(command::COMMAND_LIMIT)).await? {
                 Ok(reply) => match write_errors(&reply).into_iter().next() {
                     None => {}
                     Some(problem) if problem.is_duplicate() => return Ok(Outcome::Duplicate),
@@ -239,13 +244,13 @@ impl Writes {
         Ok(Outcome::Done)
     }
 
-    /// The commands that write it, in order, with their databases.
-    fn commands(&self, manner: Manner, concern: Option<RawDocumentBuf>) -> Result<Vec<(String, RawDocumentBuf)>> {
-        let mut commands = Commands { all: Vec::new(), concern };
+    /// The commands that write it, in order.
+    fn commands(&self, manner: Manner) -> Result<Vec<Command<'_>>> {
+        let mut commands = Vec::new();
         for written in &self.0 {
             written.commands(manner, &mut commands)?;
         }
-        Ok(commands.all)
+        Ok(commands)
     }
 }
 
@@ -253,6 +258,13 @@ impl Writes {
 enum Failed {
     Driver(DriverError),
     Refused(Problem),
+    Broken(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
 }
 
 impl From<DriverError> for Failed {
@@ -265,22 +277,19 @@ async fn transact(
     target: &Target,
     session: &mut ClientSession,
     (fence_database, fence): (&str, &RawDocumentBuf),
-    commands: &[(String, RawDocumentBuf)],
+    commands: &[Command<'_>],
 ) -> Result<Outcome, Failed> {
     let concern = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
     let options = TransactionOptions::builder().read_concern(ReadConcern::snapshot()).write_concern(concern).build();
     session.start_transaction().with_options(options).await?;
-    let fenced = within(target, session, fence_database, fence).await?;
+    let fenced = within(target, session, fence_database, fence.clone()).await?;
     if fenced.get_i32("n").unwrap_or(0) == 0 {
         return Ok(Outcome::Moved);
     }
-    for (database, command) in commands {
-        let reply = within(target, session, database, command).await?;
+    for command in commands {
+        let reply = within(target, session, command.database(), command.raw(None)?).await?;
         if let Some(problem) = write_errors(&reply).into_iter().next() {
-            return match problem.is_duplicate() {
-                true => Ok(Outcome::Duplicate),
-                false => Err(Failed::Refused(problem)),
-            };
+            return meaning(problem.code).ok_or(Failed::Refused(problem));
         }
     }
     session.commit_transaction().await?;
@@ -291,37 +300,46 @@ async fn within(
     target: &Target,
     session: &mut ClientSession,
     database: &str,
-    command: &RawDocumentBuf,
+    command: RawDocumentBuf,
 ) -> Result<Document, DriverError> {
     let database = target.connection.database(database);
-    let running = database.run_raw_command(command.clone()).session(session);
+    let running = database.run_raw_command(command).session(session);
     command::bounded(command::COMMAND_LIMIT, running.into_future()).await
 }
 
 /// What an error of a transaction means, if it may be tried again in some way.
 fn judge(error: &DriverError) -> Option<Outcome> {
-    match code_of(error) {
-        Some(code::DUPLICATE_KEY) => Some(Outcome::Duplicate),
-        Some(code::TRANSACTION_TOO_LARGE | code::TRANSACTION_TOO_LARGE_FOR_CACHE) => Some(Outcome::TooLarge),
-        _ if error.contains_label("TransientTransactionError")
+    code_of(error).and_then(meaning).or_else(|| {
+        let passes = error.contains_label("TransientTransactionError")
             || error.contains_label("UnknownTransactionCommitResult")
-            || crate::mongo::failure::is_transient(error) =>
-        {
-            Some(Outcome::Aborted)
-        }
+            || crate::mongo::failure::is_transient(error);
+        passes.then_some(Outcome::Aborted)
+    })
+}
+
+/// What the code of an error means, whether of a command or of a statement in it.
+fn meaning(code: i32) -> Option<Outcome> {
+    match code {
+        code::DUPLICATE_KEY => Some(Outcome::Duplicate),
+        code::TRANSACTION_TOO_LARGE | code::TRANSACTION_TOO_LARGE_FOR_CACHE => Some(Outcome::TooLarge),
+        code::NO_SUCH_TRANSACTION | code::TRANSACTION_TOO_OLD => Some(Outcome::Ended),
         _ => None,
     }
 }
 
-/// Commands in the making.
-struct Commands {
-    all: Vec<(String, RawDocumentBuf)>,
-    concern: Option<RawDocumentBuf>,
+/// A command of a batch. Its bytes are made when it is sent: those of all would be as many again as
+/// the batch has.
+struct Command<'a> {
+    place: &'a Shared,
+    verb: &'static str,
+    field: &'static str,
+    statements: Vec<Cow<'a, [u8]>>,
+    bytes: usize,
 }
 
-impl Commands {
+impl<'a> Command<'a> {
     /// Adds commands of one kind with these statements, as many as they need.
-    fn add(&mut self, place: &Shared, verb: &str, field: &str, statements: Vec<Vec<u8>>) -> Result<()> {
+    fn add(to: &mut Vec<Self>, place: &'a Shared, (verb, field): (&'static str, &'static str), statements: Vec<Cow<'a, [u8]>>) {
         let mut statements = statements.into_iter().peekable();
         while statements.peek().is_some() {
             let (mut some, mut bytes) = (Vec::new(), 0);
@@ -331,19 +349,26 @@ impl Commands {
                 bytes += statement.len() + 16;
                 some.push(statement);
             }
-            let mut command = Writer::with_capacity(bytes + 256);
-            command.string(verb, &place.namespace.collection);
-            command.bool("ordered", true);
-            if place.has_rules && verb != "delete" {
-                command.bool("bypassDocumentValidation", true);
-            }
-            if let Some(concern) = &self.concern {
-                command.document("writeConcern", concern.as_bytes());
-            }
-            command.documents(field, &some);
-            self.all.push((place.namespace.database.clone(), command.raw()?));
+            to.push(Self { place, verb, field, statements: some, bytes });
         }
-        Ok(())
+    }
+
+    fn database(&self) -> &'a str {
+        &self.place.namespace.database
+    }
+
+    fn raw(&self, concern: Option<&RawDocumentBuf>) -> Result<RawDocumentBuf> {
+        let mut command = Writer::with_capacity(self.bytes + 256);
+        command.string(self.verb, &self.place.namespace.collection);
+        command.bool("ordered", true);
+        if self.place.has_rules && self.verb != "delete" {
+            command.bool("bypassDocumentValidation", true);
+        }
+        if let Some(concern) = concern {
+            command.document("writeConcern", concern.as_bytes());
+        }
+        command.documents(self.field, &self.statements);
+        command.raw()
     }
 }
 
@@ -376,18 +401,20 @@ impl Written {
         }
     }
 
-    fn commands(&self, manner: Manner, to: &mut Commands) -> Result<()> {
+    fn commands<'a>(&'a self, manner: Manner, to: &mut Vec<Command<'a>>) -> Result<()> {
         let Sorted { deletes, replaced, inserts } = self.sorted(manner);
         let (listed, others): (Vec<&Id>, Vec<&Id>) = deletes.into_iter().partition(|id| can_be_listed(id));
-        let mut statements: Vec<Vec<u8>> = listed.chunks(LOOKED_UP).map(delete_listed).collect();
-        statements.extend(others.into_iter().map(delete_one));
-        to.add(&self.place, "delete", "deletes", statements)?;
-        let updates = replaced.into_iter().map(|(id, document)| replace(id, document)).collect::<Result<_>>()?;
-        to.add(&self.place, "update", "updates", updates)?;
+        let listed = listed.chunks(LOOKED_UP).map(delete_listed);
+        let statements = listed.chain(others.into_iter().map(delete_one)).map(Cow::Owned).collect();
+        Command::add(to, &self.place, ("delete", "deletes"), statements);
+        let updates = replaced.into_iter().map(|(id, document)| replace(id, document).map(Cow::Owned));
+        Command::add(to, &self.place, ("update", "updates"), updates.collect::<Result<_>>()?);
         let (plain, special): (Vec<_>, Vec<_>) = inserts.into_iter().partition(|(_, document)| is_kept_by_insert(document));
-        to.add(&self.place, "insert", "documents", plain.into_iter().map(|(_, document)| document.clone()).collect())?;
-        let upserts = special.into_iter().map(|(_, document)| upsert(document, Repeats::Refuse)).collect::<Result<_>>()?;
-        to.add(&self.place, "update", "updates", upserts)
+        let plain = plain.into_iter().map(|(_, document)| Cow::Borrowed(document.as_slice())).collect();
+        Command::add(to, &self.place, ("insert", "documents"), plain);
+        let upserts = special.into_iter().map(|(_, document)| upsert(document, Repeats::Refuse).map(Cow::Owned));
+        Command::add(to, &self.place, ("update", "updates"), upserts.collect::<Result<_>>()?);
+        Ok(())
     }
 }
 

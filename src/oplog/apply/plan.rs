@@ -137,7 +137,7 @@ impl Planner {
             true => Work::Whole { place: place.clone(), id, document: o },
             false => Work::Operation(Change { place: place.clone(), kind: operation.kind, id, o, o2, is_whole: whole }),
         };
-        if place.collated || matches!(place.holds, Holds::Capped { .. }) {
+        if place.collated || place.unique || matches!(place.holds, Holds::Capped { .. }) {
             let lane = &mut lanes[self.lane(&hash)];
             match work {
                 Work::Operation(change) if whole && place.collated && place.holds == Holds::Documents => {

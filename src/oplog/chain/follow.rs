@@ -93,7 +93,12 @@ impl ChainFollower {
                     roll::prove_follows(&piece.header, &(tip.sha256, tip.to))?;
                     let (piece, frames) = roll::entries(piece, &self.cpu).await?;
                     self.tip = Some(Tip { number: piece.header.number, sha256: piece.sha256, to: piece.header.to });
-                    if let Some(kept) = self.after_last(frames.concat())? {
+                    // A large entry is a frame by itself.
+                    let whole = match <[Vec<u8>; 1]>::try_from(frames) {
+                        Ok([frame]) => frame,
+                        Err(frames) => frames.concat(),
+                    };
+                    if let Some(kept) = self.after_last(whole)? {
                         return Ok(Some(kept));
                     }
                 }

@@ -75,3 +75,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_has_unique_values_is_written_in_the_sources_order() {
+    let uuid = Uuid::from_u128(7);
+    let place = |unique| {
+        let (namespace, holds) = (Namespace::new("t", "c"), Holds::Documents);
+        Destination { namespace, holds, has_rules: false, collated: false, unique }
+    };
+    let binary = bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.as_bytes().to_vec() };
+    // The first document passes a value on to the others.
+    let frame: Vec<u8> = (1..40_i32)
+        .flat_map(|n| {
+            let id = if n % 2 == 0 { 0 } else { n };
+            let time = bson::Timestamp { time: n as u32, increment: 1 };
+            let (o, o2) = (bson::rawdoc! { "_id": id, "u": n }, bson::rawdoc! { "_id": id });
+            bson::rawdoc! { "op": "u", "ns": "d.c", "ui": binary.clone(), "o": o, "o2": o2, "ts": time, "t": 1_i64 }.into_bytes()
+        })
+        .collect();
+    let planned = |unique| {
+        let mut planner = Planner::new(Commits::Known(Committed::new(ClusterTime { t: 0, i: 0 })), 2);
+        planner.direct(uuid, place(unique));
+        let lanes = planner.plan(&frame).unwrap().lanes;
+        lanes.into_iter().map(|lane| (lane.rest.len(), lane.inserts.len() + lane.deletes.len())).collect::<Vec<_>>()
+    };
+    assert!(planned(true) == [(39, 0), (0, 0)] || planned(true) == [(0, 0), (39, 0)], "{:?}", planned(true));
+    assert_eq!(planned(false).iter().map(|(rest, _)| rest).sum::<usize>(), 21);
+}

@@ -17,12 +17,21 @@ use crate::names::Namespace;
 pub(super) enum Change {
     /// It is gone.
     Drop(Collection),
-    /// It has another name. `over` is the collection that it replaced.
-    Rename { before: Collection, after: Collection, over: Option<Collection> },
+    /// It has another name.
+    Rename(Box<Renaming>),
     /// It is new.
     Create(Collection),
     /// It has other options or indexes.
-    Alter(Alteration),
+    Alter(Box<Alteration>),
+}
+
+/// A collection that has another name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Renaming {
+    pub(super) before: Collection,
+    pub(super) after: Collection,
+    /// The collection that it replaced.
+    pub(super) over: Option<Collection>,
 }
 
 /// Other options or indexes of a collection.
@@ -60,9 +69,9 @@ pub(super) fn between(before: &[Collection], after: &[Collection]) -> Result<Vec
         };
         if was.namespace() != now.namespace() {
             let over = dropped.remove(&now.namespace());
-            renames.push(Change::Rename { before: was.clone(), after: now.clone(), over });
+            renames.push(Change::Rename(Box::new(Renaming { before: was.clone(), after: now.clone(), over })));
         }
-        alters.extend(altered(was, now)?.map(Change::Alter));
+        alters.extend(altered(was, now)?.map(Box::new).map(Change::Alter));
     }
     let gone_views = old_views.values().filter(|view| !new_views.contains_key(&view.namespace()));
     let mut changes: Vec<Change> = dropped.into_values().chain(gone_views.cloned()).map(Change::Drop).collect();
@@ -73,7 +82,7 @@ pub(super) fn between(before: &[Collection], after: &[Collection]) -> Result<Vec
         match old_views.get(name) {
             None => changes.push(Change::Create(view.clone())),
             Some(was) if was.options != view.options => {
-                changes.extend(altered(was, view)?.map(Change::Alter));
+                changes.extend(altered(was, view)?.map(Box::new).map(Change::Alter));
             }
             Some(_) => {}
         }

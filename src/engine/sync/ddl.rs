@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::changes::{self, Alteration, Change};
+use super::changes::{self, Alteration, Change, Renaming};
 use super::debts::{self, Debts};
 use super::options::SyncOptions;
 use super::status::StatusSender;
@@ -124,14 +124,14 @@ impl Catalog {
                     false => evolve::drop_remains(&self.target, &to.database).await,
                 }
             }
-            Change::Rename { before, after, over } => self.rename(&before, &after, over, gatherer).await,
+            Change::Rename(renaming) => self.rename(*renaming, gatherer).await,
             Change::Create(new) => {
                 if let Some(uuid) = new.uuid.filter(|uuid| !created.contains(uuid)) {
                     return Err(not_followed(&new, uuid));
                 }
                 self.create(&new, gatherer).await
             }
-            Change::Alter(alteration) => self.alter(alteration, gatherer).await,
+            Change::Alter(alteration) => self.alter(*alteration, gatherer).await,
         }
     }
 
@@ -151,19 +151,14 @@ impl Catalog {
         self.build(new, &to, |_| true).await
     }
 
-    async fn rename(
-        &mut self,
-        before: &Collection,
-        after: &Collection,
-        over: Option<Collection>,
-        gatherer: &mut Gatherer,
-    ) -> Result<()> {
-        let (from, to) = (self.place(before)?, self.options.name(&after.namespace())?);
+    async fn rename(&mut self, renaming: Renaming, gatherer: &mut Gatherer) -> Result<()> {
+        let Renaming { before, after, over } = renaming;
+        let (from, to) = (self.place(&before)?, self.options.name(&after.namespace())?);
         let known = after.uuid.and_then(|uuid| self.places.get(&uuid)?.1);
         let Some(known) = known else {
             return Err(Error::new(ErrorKind::Damaged, format!("{from} of the target is not known by its UUID")));
         };
-        let owed = self.owed(before).await?;
+        let owed = self.owed(&before).await?;
         if let Some(over) = &over {
             self.owed(over).await?;
         }
@@ -175,8 +170,8 @@ impl Catalog {
         }
         // In another database, it is another collection.
         let uuid = evolve::identity(&self.target, &to, after.kind).await?;
-        self.record(after, to.clone(), uuid, gatherer).await?;
-        self.build(after, &to, |name| owed.iter().any(|owed| owed == name)).await
+        self.record(&after, to.clone(), uuid, gatherer).await?;
+        self.build(&after, &to, |name| owed.iter().any(|owed| owed == name)).await
     }
 
     async fn alter(&mut self, alteration: Alteration, gatherer: &mut Gatherer) -> Result<()> {

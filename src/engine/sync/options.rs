@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::names::{Namespace, NamespaceFilter, NamespaceRename, SYNC_DATABASE};
 
 /// How often a target is proven if nothing else is said.
-pub const PROOF: Duration = Duration::from_hours(24);
+pub const PROOF: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What to follow, and how.
 #[derive(Debug, Clone)]

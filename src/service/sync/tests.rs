@@ -195,7 +195,8 @@ async fn it_starts_again_after_what_passes_and_both_calls_may_be_repeated() {
     syncing.stop().await.unwrap();
     for _ in 0..2 {
         syncing.start(None).await.unwrap();
-        let waiting = watched.wait_for(|view| view.state == SyncState::Waiting).await.unwrap().clone();
+        let waiting = watched.wait_for(|view| view.state == SyncState::Waiting);
+        let waiting = tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap().clone();
         assert!(waiting.problem.is_some() && waiting.running, "{waiting:?}");
     }
     for _ in 0..2 {

@@ -8,6 +8,8 @@ use super::bodies::Pair;
 use super::jobs::{begin, slow, when};
 use super::place::{Ask, Place};
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// An event: its name, id and data.
 fn events(text: &str) -> Vec<(String, u64, Value)> {
     let field = |event: &str, name: &str| {
@@ -102,7 +104,8 @@ async fn each_state_of_the_sync_is_told_and_its_end_last() {
     assert_eq!(place.post("/api/sync/start", "").await.status, 200);
     let stop = async {
         let mut sync = place.service.watch_sync();
-        sync.wait_for(|sync| json!(sync)["state"] == "following").await.unwrap();
+        let follows = sync.wait_for(|sync| json!(sync)["state"] == "following");
+        tokio::time::timeout(PATIENCE, follows).await.unwrap().unwrap();
         place.post("/api/sync/stop", "").await
     };
     let (answer, _) = tokio::join!(place.get("/api/sync/events"), stop);
@@ -125,7 +128,8 @@ async fn the_stream_of_a_sync_ends_with_the_server() {
     let place = Place::with(&environment, Default::default()).await;
     place.post("/api/sync/start", "").await;
     let mut sync = place.service.watch_sync();
-    sync.wait_for(|sync| json!(sync)["state"] == "waiting").await.unwrap();
+    let waits = sync.wait_for(|sync| json!(sync)["state"] == "waiting");
+    tokio::time::timeout(PATIENCE, waits).await.unwrap().unwrap();
     let shutdown = place.client.rocket().shutdown();
     let end = async { shutdown.notify() };
     let (answer, ()) = tokio::join!(place.get("/api/sync/events"), end);

@@ -86,7 +86,7 @@ fn following() -> SyncView {
         moment: Some(true),
         delay_seconds: 60,
         debts: Some(2),
-        proven: Some(ProvenView { ended: at(1_799_999_000), same: false, differences: 4 }),
+        proven: Some(ProvenView { ended: at(-1_000), same: false, differences: 4 }),
         operations: 5,
         batches: 3,
         ddl: 1,

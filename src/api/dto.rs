@@ -174,17 +174,17 @@ pub(super) struct JobList {
     pub(super) jobs: Vec<Job>,
 }
 
-/// An event of a job's stream, with the fields of server-sent events.
+/// An event of a stream, with the fields of server-sent events.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes what Rocket writes")]
-pub(super) struct JobEvent {
-    /// `progress`, or `end` for the last one.
+pub(super) struct StreamEvent {
+    /// `progress`, or `end` for the last one. The stream of the sync has `state`, too.
     #[schema(example = "progress")]
     pub(super) event: String,
     /// The event's number in this stream.
     #[schema(example = "1")]
     pub(super) id: String,
-    /// The job as JSON, as in `data` of `GET /api/jobs/{id}`.
+    /// The job or the sync as JSON, as in `data` of `GET /api/jobs/{id}` or `GET /api/sync`.
     pub(super) data: String,
 }
 

@@ -10,7 +10,7 @@ use rocket::tokio::time::{Instant, sleep_until};
 use rocket::{Shutdown, State, get};
 
 use super::access::Reader;
-use super::dto::{FailureBody, JobEvent};
+use super::dto::{FailureBody, StreamEvent};
 use super::failure::Failure;
 use super::jobs::identity;
 use super::query::{Nothing, Query};
@@ -36,7 +36,7 @@ pub(super) const RETRY: Duration = Duration::from_secs(2);
     operation_id = "followJob",
     params(("id" = JobId, Path, description = "The job's id")),
     responses(
-        (status = 200, description = "The events; each holds a job", body = JobEvent, content_type = "text/event-stream"),
+        (status = 200, description = "The events; each holds a job", body = StreamEvent, content_type = "text/event-stream"),
         (status = 404, description = "The job does not exist", body = FailureBody),
     )
 )]

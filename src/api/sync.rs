@@ -11,7 +11,7 @@ use super::access::{Admin, Reader};
 use super::answer::Answer;
 use super::bodies::{NoOptions, SyncRequest};
 use super::body::Optional;
-use super::dto::{Done, FailureBody};
+use super::dto::{Done, FailureBody, StreamEvent};
 use super::events::{HEARTBEAT, PACE, RETRY};
 use super::failure::Failure;
 use super::query::{Nothing, Query};
@@ -196,7 +196,7 @@ pub(super) async fn finalize(
 #[utoipa::path(
     tag = "sync",
     operation_id = "followSync",
-    responses((status = 200, description = "The events; each holds the sync", body = SyncView, content_type = "text/event-stream"))
+    responses((status = 200, description = "The events; each holds the sync", body = StreamEvent, content_type = "text/event-stream"))
 )]
 #[get("/api/sync/events")]
 pub(super) async fn events(

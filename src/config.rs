@@ -222,6 +222,8 @@ impl Config {
             mode,
             delay: self.sync.delay,
             proof: self.sync.proof,
+            // An archive of this service takes base backups anyway: the source is read once.
+            keep_backup: self.pitr.enabled,
             archive: self.archive(Vec::new()),
             tuning: self.tuning,
             ..SyncOptions::default()

@@ -27,9 +27,13 @@ pub struct Args {
     #[arg(long, value_name = "URI")]
     target: Option<String>,
     /// Begin with this backup. Without it, with the newest from which the archived oplog reaches
-    /// the present; if there is none, one is taken
+    /// the present; if there is none, the source is copied straight into the target
     #[arg(long, value_name = "BACKUP")]
     from: Option<String>,
+    /// If there is no such backup, take one, begin with it, and keep it: then every second since can
+    /// be restored, too
+    #[arg(long, conflicts_with = "from")]
+    keep_backup: bool,
     /// Stay so far behind the source on purpose: a number with s, m, h, d or w [env: SYNC_DELAY]
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
@@ -135,6 +139,7 @@ async fn follow(args: Args, config: &Config, faces: Faces, cx: &Context) -> Resu
         filter: args.filter.of(&args.database)?,
         renames,
         from: args.from,
+        keep_backup: args.keep_backup,
         mode: match args.mode {
             Mode::Fail => ImportMode::Fail,
             Mode::Replace => ImportMode::Replace,

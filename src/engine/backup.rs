@@ -14,7 +14,7 @@ mod run;
 mod shared;
 mod slice;
 mod steer;
-mod throttle;
+pub(super) mod throttle;
 
 use std::sync::Arc;
 

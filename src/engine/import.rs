@@ -28,6 +28,7 @@ mod report;
 pub(super) mod select;
 mod slice;
 mod stage;
+mod staged_copy;
 mod turns;
 pub(super) mod views;
 
@@ -42,6 +43,7 @@ pub use self::dump_source::{DumpOptions, DumpSource};
 use self::fill::Read;
 use self::keeping::Keeping;
 use self::load::Loaded;
+pub use self::load::StagedBefore;
 pub use self::options::{ImportMode, ImportOptions, IndexMode};
 pub use self::plan::{ImportPlan, Overwriting, Plan, PlannedNamespace, PlannedOverwrite, PlannedReplay};
 pub use self::planned::PlannedPointInTime;
@@ -50,6 +52,7 @@ pub use self::point_in_time::PointInTime;
 use self::report::Staging;
 pub use self::report::{ImportReport, ImportedCollection, KeptNamespace, ReplayReport, UnbuiltIndex};
 use self::stage::Stage;
+pub(in crate::engine) use self::staged_copy::StagedCopy;
 pub(in crate::engine) use self::views::renamed as renamed_view;
 use crate::clock;
 use crate::context::Context;
@@ -234,9 +237,8 @@ async fn stage_within_one_term(plan: &mut Plan<'_>, lease: &Lease, options: &Imp
         if restarts > RESTARTS || lease.is_lost() {
             return Err(error);
         }
-        if !plan.origin.can_be_read_again() {
-            let what = "the target's primary changed or restarted, and an archive on standard input can be read only once";
-            return Err(Error::new(error.kind(), what).hint("save the archive to a file, and import that").cause(error));
+        if let Some(only_once) = plan.origin.only_once() {
+            return Err(only_once.cause(error));
         }
         cx.progress.note(format!("the target's primary changed or restarted: filling from the start ({restarts} of {RESTARTS})"));
         staging::sweep(&target, &plan.databases().into_iter().collect()).await?;
@@ -248,7 +250,9 @@ async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: 
     // 1. Create every collection, without expiry and without indexes.
     cx.progress.begin("preparing the target");
     let target = plan.target.clone();
-    staging::create(&target, &mut plan.specs, lease.id()).await?;
+    let staged_before = plan.selected.iter().map(|selected| plan.origin.staged(&selected.collection));
+    let staged_before: Vec<_> = staged_before.map(|staged| staged.map(|staged| staged.place.clone())).collect();
+    staging::create(&target, &mut plan.specs, &staged_before, lease.id()).await?;
 
     // 2. Collections that a single writer fills with few small frames get their indexes while they
     // are empty.
@@ -261,6 +265,7 @@ async fn stage(plan: &mut Plan<'_>, lease: &Lease, options: &ImportOptions, cx: 
 
     // 3. Fill them, verify them by reading back, and build their indexes.
     let mut staged = Staging::of(Box::pin(stage.fill_and_prove()).await?);
+    plan.origin.proven(&target).await?;
 
     // 4. Replay the oplog slice up to the consistency point. Indexes come after that: in between, a
     // unique one may not hold.

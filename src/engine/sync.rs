@@ -225,7 +225,8 @@ impl Session<'_> {
     /// as good.
     fn archive(&self, sender: archive::StatusSender, stop: CancellationToken) -> AbortOnDropHandle<Result<()>> {
         let (source, repository) = (self.source.clone(), self.repository.clone());
-        let options = ArchiveOptions { age: AGE, ..self.options.archive.clone() };
+        let bases = self.options.archive.bases.clone().filter(|_| self.options.keep_backup);
+        let options = ArchiveOptions { age: AGE, bases, ..self.options.archive.clone() };
         let cx = self.cx.cancelled_by(stop.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut is_told = false;
@@ -261,13 +262,7 @@ impl Session<'_> {
     ) -> (Held, Result<ClusterTime>) {
         if synced.state == SyncedState::Copying {
             self.status.change(|s| s.state = SyncState::Copying);
-            let begun = Synced { at: synced.at, ..self.begun() };
-            let is_own = synced.replica_set_id == begun.replica_set_id && synced.selection == begun.selection;
-            let again = is_own && synced.at.time.t > 0;
-            let parts = (&self.target, &held, &begun, again);
-            let copied =
-                Box::pin(copy::make(place, self.repository, (self.source, self.uri), parts, self.options, self.cx)).await;
-            match copied {
+            match Box::pin(self.copy(place, &held, synced)).await {
                 Ok(copied) => synced = copied,
                 Err(e) => return (held, Err(e)),
             }
@@ -313,6 +308,25 @@ impl Session<'_> {
                 Ok(None) => return (held, Ok(stopped)),
                 Err(e) => return (held, Err(e)),
             }
+        }
+    }
+
+    /// Makes the first copy. While a side does not answer, it waits, and then goes on.
+    async fn copy(&self, place: &crate::repository::chain::ChainPlace, held: &Held, mut synced: Synced) -> Result<Synced> {
+        // What expires is deleted in the source.
+        self.without_expiry().await?;
+        loop {
+            let copier = copy::Copier { session: self, place, held, synced: &synced };
+            let made = tokio::select! {
+                made = Box::pin(copier.make()) => made,
+                () = held.lost().cancelled() => Err(held.lost_error()),
+            };
+            match made {
+                Err(e) if may_pass(&e) && self.options.is_direct() => self.wait(&e).await,
+                made => return made,
+            }
+            self.status.change(|s| (s.state, s.problem) = (SyncState::Copying, None));
+            synced = self.read_again(held).await?.ok_or_else(Error::interrupted)?;
         }
     }
 

@@ -4,12 +4,12 @@
 use bson::{RawDocumentBuf, rawdoc};
 use uuid::Uuid;
 
-use super::{Attempts, CollectionSpec, Standing, Target, ddl};
+use super::{Attempts, CollectionSpec, Standing, Target, ddl, indexes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
 use crate::format::manifest::CollectionKind;
-use crate::mongo::command;
 use crate::mongo::failure::{code, code_of};
+use crate::mongo::{catalog, command};
 use crate::names::Namespace;
 
 /// What exists under a name: its UUID, if it has one.
@@ -79,7 +79,7 @@ pub async fn count(target: &Target, namespace: &Namespace, kind: CollectionKind)
     let data = if kind == CollectionKind::TimeSeries { namespace.buckets() } else { namespace.clone() };
     let what = format!("counting the documents of {namespace}");
     let reply = target.run(&what, &data.database, rawdoc! { "count": data.collection.as_str() }).await?;
-    Ok(crate::mongo::catalog::number(&reply, "n").unwrap_or(0))
+    Ok(catalog::number(&reply, "n").unwrap_or(0))
 }
 
 /// Whether servers only drop it with its database.
@@ -177,6 +177,16 @@ pub async fn drop_indexes(target: &Target, namespace: &Namespace, names: &[Strin
         }
     }
     Ok(())
+}
+
+/// Drops all indexes of a collection but the one on `_id`.
+///
+/// # Errors
+/// Server errors; [`ErrorKind::Interrupted`].
+pub async fn drop_all_indexes(target: &Target, namespace: &Namespace) -> Result<()> {
+    let found = indexes::standing(target, namespace).await?;
+    let names: Vec<String> = found.iter().filter_map(|index| catalog::name(index)).filter(|name| name != "_id_").collect();
+    drop_indexes(target, namespace, &names).await
 }
 
 /// Changes options by `collMod` with these fields.

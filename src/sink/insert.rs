@@ -81,6 +81,12 @@ impl Inserter {
         Self { target, spec, repeats: Repeats::Refuse }
     }
 
+    /// What it fills.
+    #[must_use]
+    pub fn spec(&self) -> &CollectionSpec {
+        &self.spec
+    }
+
     /// The same with another rule for repeated `_id`s.
     #[must_use]
     pub fn with_repeats(self, repeats: Repeats) -> Self {

@@ -7,6 +7,7 @@ mod collection_spec;
 mod copy;
 mod ddl;
 pub mod evolve;
+pub mod first_copy;
 pub mod holdings;
 pub mod in_place;
 pub mod indexes;
@@ -144,6 +145,17 @@ impl Target {
             let tried = self.try_run(database, command.clone(), Some(command::COMMAND_LIMIT)).await?;
             if let Some(reply) = attempts.judge(tried).await? {
                 return Ok(reply);
+            }
+        }
+    }
+
+    /// The same for one that may take long.
+    pub(crate) async fn run_long(&self, what: &str, database: &str, command: RawDocumentBuf) -> Result<()> {
+        let mut attempts = Attempts::new(self, what);
+        loop {
+            let tried = self.try_run(database, command.clone(), None).await?;
+            if let Some(reply) = attempts.judge(tried).await? {
+                return write_errors(&reply).first().map_or(Ok(()), |problem| Err(problem.error(what)));
             }
         }
     }

@@ -8,8 +8,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use uuid::Uuid;
 
 use super::ddl::{self, Standing};
+use super::synced::{Synced, SyncedState};
 use super::{CollectionSpec, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::document::Writer;
@@ -25,16 +27,54 @@ const SWEEPS: u32 = 20;
 /// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How the id of a first copy begins. Its staging outlasts the process that fills it.
+const OF_A_COPY: &str = "sync.";
+
 /// Gives every collection and time series its staging name and creates it there, empty, with its
-/// options but without expiry. Views are not staged.
+/// options but without expiry. Those that `staged` knows are staged already. Views are not staged.
 ///
 /// # Errors
 /// Server errors, naming the namespace; [`ErrorKind::Interrupted`].
-pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> Result<()> {
+pub async fn create(target: &Target, specs: &mut [CollectionSpec], staged: &[Option<(Namespace, Uuid)>], id: &str) -> Result<()> {
     for (number, spec) in specs.iter_mut().enumerate().filter(|(_, b)| b.holds_documents()) {
-        spec.place = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
+        match staged.get(number).into_iter().flatten().next() {
+            Some((place, uuid)) => (spec.place, spec.uuid) = (place.clone(), Some(*uuid)),
+            None => {
+                spec.place = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}{id}.{number}"));
+                spec.uuid = None;
+            }
+        }
     }
-    let work = specs.iter().filter(|b| b.holds_documents()).map(|spec| async move {
+    create_each(target, specs).await
+}
+
+/// The same for collections of a first copy, by their UUIDs in the source. What is under these
+/// names is dropped before.
+///
+/// # Errors
+/// As for [`create`].
+pub async fn create_for_copy(target: &Target, specs: &mut [(Uuid, CollectionSpec)]) -> Result<()> {
+    let mut databases = BTreeSet::new();
+    for (source, spec) in specs.iter_mut() {
+        spec.place = Namespace::new(&*spec.namespace.database, format!("{STAGING_PREFIX}{OF_A_COPY}{source}"));
+        spec.uuid = None;
+        databases.insert(spec.place.database.clone());
+    }
+    let places: BTreeSet<String> = specs.iter().map(|(_, spec)| spec.place.collection.clone()).collect();
+    let is_meant = |name: &str| places.contains(name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name));
+    sweep_those(target, &databases, is_meant, 1).await?;
+    let mut all: Vec<CollectionSpec> = specs.iter().map(|(_, spec)| spec.clone()).collect();
+    create_each(target, &mut all).await?;
+    for ((_, spec), made) in specs.iter_mut().zip(all) {
+        *spec = made;
+    }
+    Ok(())
+}
+
+/// Creates those that have no UUID yet under their staging names.
+async fn create_each(target: &Target, specs: &mut [CollectionSpec]) -> Result<()> {
+    let is_new = |spec: &CollectionSpec| spec.holds_documents() && spec.uuid.is_none();
+    let work = specs.iter().filter(|spec| is_new(spec)).map(|spec| async move {
         let named = |e: Error| e.reworded(&spec.place.to_string(), &spec.namespace.to_string());
         ddl::create(target, &spec.place, &spec.options).await.map_err(named)?;
         if spec.mixed_schema {
@@ -49,7 +89,7 @@ pub async fn create(target: &Target, specs: &mut [CollectionSpec], id: &str) -> 
 
     // Their UUIDs, which identify them from here on.
     let mut standing: HashMap<String, Standing> = HashMap::new();
-    for spec in specs.iter_mut().filter(|b| b.holds_documents()) {
+    for spec in specs.iter_mut().filter(|spec| is_new(spec)) {
         let database = &spec.place.database;
         if !standing.contains_key(database) {
             standing.insert(database.clone(), Standing::of(target, database).await?);
@@ -76,12 +116,27 @@ pub(super) async fn allow_mixed_schema(target: &Target, spec: &CollectionSpec) -
 }
 
 /// Drops all staging in these databases: this import's, and that of crashed ones. Call this only
-/// once nothing decided remains to be published from it. Returns what was dropped.
+/// once nothing decided remains to be published from it. That of a first copy stays as long as the
+/// target gets one. Returns what was dropped.
 ///
 /// # Errors
 /// Server errors; [`ErrorKind::Interrupted`].
 pub async fn sweep(target: &Target, databases: &BTreeSet<String>) -> Result<BTreeSet<Namespace>> {
-    sweep_those(target, databases, is_staging, 1).await
+    let copies = match Synced::read(target).await {
+        Ok(synced) => synced.is_some_and(|synced| synced.state == SyncedState::Copying),
+        // Whoever may not look does not know.
+        Err(e) if matches!(e.kind(), ErrorKind::Denied | ErrorKind::Damaged) => true,
+        Err(e) => return Err(e),
+    };
+    sweep_those(target, databases, |name| is_staging(name) && !(copies && is_of_a_copy(name)), 1).await
+}
+
+/// Drops the staging of first copies in these databases.
+///
+/// # Errors
+/// As for [`sweep`].
+pub async fn sweep_copies(target: &Target, databases: &BTreeSet<String>) -> Result<()> {
+    sweep_those(target, databases, is_of_a_copy, 1).await.map(drop)
 }
 
 /// Drops the staging of the import with this id. Staging of others stays, as it may be decided and
@@ -142,6 +197,11 @@ async fn sweep_those(
 
 fn is_staging(name: &str) -> bool {
     name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name).starts_with(STAGING_PREFIX)
+}
+
+fn is_of_a_copy(name: &str) -> bool {
+    let name = name.strip_prefix(BUCKETS_PREFIX).unwrap_or(name);
+    name.strip_prefix(STAGING_PREFIX).is_some_and(|id| id.starts_with(OF_A_COPY))
 }
 
 /// Sets the expiry of clustered collections and time series that have one, once their content is

@@ -137,19 +137,19 @@ pub struct SyncedCollection {
     pub uuid: Option<Uuid>,
 }
 
-fn timestamp(time: ClusterTime) -> Timestamp {
+pub(super) fn timestamp(time: ClusterTime) -> Timestamp {
     Timestamp { time: time.t, increment: time.i }
 }
 
-fn time(document: &Document, field: &str) -> Option<ClusterTime> {
+pub(super) fn time(document: &Document, field: &str) -> Option<ClusterTime> {
     document.get_timestamp(field).ok().map(Into::into)
 }
 
-fn internal(e: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn internal(e: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Internal, "the state of a sync cannot be written as a document").cause(e)
 }
 
-fn raw(document: &Document) -> Result<RawDocumentBuf> {
+pub(super) fn raw(document: &Document) -> Result<RawDocumentBuf> {
     RawDocumentBuf::try_from(document).map_err(internal)
 }
 
@@ -248,7 +248,7 @@ impl Synced {
 }
 
 /// The fields of a position.
-fn position(at: &OplogPosition, open_from: Option<ClusterTime>) -> Document {
+pub(super) fn position(at: &OplogPosition, open_from: Option<ClusterTime>) -> Document {
     let mut fields = doc! { "at": timestamp(at.time) };
     fields.insert("term", at.term);
     fields.insert("digest", at.digest.map(String::from));
@@ -609,7 +609,7 @@ fn count(reply: &Document) -> u64 {
     crate::mongo::catalog::number(reply, "n").unwrap_or(0)
 }
 
-fn concern() -> Document {
+pub(super) fn concern() -> Document {
     doc! { "w": "majority", "wtimeout": MAJORITY_LIMIT }
 }
 
@@ -676,7 +676,7 @@ impl Beating {
 
 impl SyncedCollection {
     fn id(&self) -> String {
-        id(&self.source)
+        source_id(&self.source)
     }
 
     /// All collections of the source as they were at the position.
@@ -726,7 +726,7 @@ impl SyncedCollection {
             target.run("recording what the target follows", SYNC_DATABASE, raw(&update)?).await?;
         }
         for some in gone.chunks(AT_A_TIME) {
-            let ids: Vec<String> = some.iter().map(id).collect();
+            let ids: Vec<String> = some.iter().map(source_id).collect();
             let delete = doc! {
                 "delete": COLLECTIONS, "deletes": [{ "q": { "_id": { "$in": ids } }, "limit": 0 }], "writeConcern": concern(),
             };
@@ -745,6 +745,6 @@ impl SyncedCollection {
 }
 
 /// What a collection of the source is known by: its UUID, or the name of a view.
-fn id(source: &Collection) -> String {
+pub(super) fn source_id(source: &Collection) -> String {
     source.uuid.map_or_else(|| format!("view {}", source.namespace()), |uuid| uuid.to_string())
 }

@@ -10,7 +10,8 @@ use bson::{RawDocumentBuf, rawdoc};
 
 use super::discover::{CollectionInfo, Size};
 use crate::error::{Error, Result};
-use crate::format::document;
+use crate::format::checkpoint::{Part, Raw};
+use crate::format::document::{self, Writer};
 use crate::format::kind;
 use crate::format::manifest::Topology;
 use crate::mongo::{Connection, Version, command};
@@ -48,7 +49,7 @@ impl IdValue {
     /// # Errors
     /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
     pub fn document(&self) -> Result<RawDocumentBuf> {
-        let bytes = document::Writer::default().with(self.kind, b"_id", &self.value).finish();
+        let bytes = Writer::default().with(self.kind, b"_id", &self.value).finish();
         let defect = |e| Error::new(crate::error::ErrorKind::Internal, "a bound of a range is not a document").cause(e);
         RawDocumentBuf::from_bytes(bytes).map_err(defect)
     }
@@ -115,6 +116,54 @@ impl Range {
             }
             other => other.clone(),
         }
+    }
+
+    /// The same part, as it is recorded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
+    pub fn part(&self) -> Result<Part> {
+        let bound = |id: &Option<IdValue>| id.as_ref().map(|id| id.document().map(Raw)).transpose();
+        Ok(match self {
+            Self::Natural => Part::Natural,
+            Self::Expression { lower, upper } => Part::Expression { lower: bound(lower)?, upper: bound(upper)? },
+            Self::Bounds { lower, upper } => Part::Bounds { lower: bound(lower)?, upper: bound(upper)? },
+            Self::MaxKey => Part::MaxKey,
+        })
+    }
+
+    /// The part that was recorded. `None` if a bound has no `_id`.
+    #[must_use]
+    pub fn of(part: &Part) -> Option<Self> {
+        let bound = |raw: &Option<Raw>| match raw {
+            Some(raw) => IdValue::of(raw.0.as_bytes()).map(Some),
+            None => Some(None),
+        };
+        Some(match part {
+            Part::Natural => Self::Natural,
+            Part::Expression { lower, upper } => Self::Expression { lower: bound(lower)?, upper: bound(upper)? },
+            Part::Bounds { lower, upper } => Self::Bounds { lower: bound(lower)?, upper: bound(upper)? },
+            Part::MaxKey => Self::MaxKey,
+        })
+    }
+
+    /// The filter of exactly its documents, for commands that take no bounds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::error::ErrorKind::Internal).
+    pub fn filter(&self) -> Result<RawDocumentBuf> {
+        let largest = IdValue { kind: kind::MAX_KEY, value: Vec::new() };
+        let (lower, upper) = match self {
+            Self::Natural => (None, None),
+            Self::MaxKey => return largest.document(),
+            Self::Expression { lower, upper } => (lower.as_ref(), upper.as_ref()),
+            Self::Bounds { lower, upper } => (lower.as_ref(), Some(upper.as_ref().unwrap_or(&largest))),
+        };
+        let from = lower.map(|id| comparison(b"$gte", id));
+        let parts: Vec<_> = from.into_iter().chain(upper.map(|id| comparison(b"$lt", id))).collect();
+        let filter = if parts.is_empty() { Writer::default().finish() } else { all_of(&parts) };
+        let defect = |e| Error::new(crate::error::ErrorKind::Internal, "the filter of a range is not a document").cause(e);
+        RawDocumentBuf::from_bytes(filter).map_err(defect)
     }
 
     /// The same part, divided at these `_id`s. They are in it, and ascend in the collection's
@@ -255,6 +304,28 @@ fn has_id_index(collection: &CollectionInfo) -> bool {
     })
 }
 
+/// `{$lt: ["$_id", {$literal: id}]}`
+pub(super) fn comparison(operator: &[u8], id: &IdValue) -> Vec<u8> {
+    let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
+    let sides = Writer::default().with(kind::STRING, b"0", b"\x05\0\0\0$_id\0").with(kind::DOCUMENT, b"1", &literal).finish();
+    Writer::default().with(kind::ARRAY, operator, &sides).finish()
+}
+
+/// `{$expr: {$and: [..]}}`, which compares in the collection's order, across types.
+pub(super) fn all_of(expressions: &[Vec<u8>]) -> Vec<u8> {
+    let and = Writer::default().with(kind::ARRAY, b"$and", &array(expressions)).finish();
+    Writer::default().with(kind::DOCUMENT, b"$expr", &and).finish()
+}
+
+/// An array of these documents.
+pub(super) fn array(documents: &[Vec<u8>]) -> Vec<u8> {
+    let mut all = Writer::default();
+    for (place, document) in documents.iter().enumerate() {
+        all = all.with(kind::DOCUMENT, place.to_string().as_bytes(), document);
+    }
+    all.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +343,31 @@ mod tests {
         assert_eq!(expression(Some(1), None).split(vec![id(3)], true), [expression(Some(1), Some(3)), expression(Some(3), None)]);
         assert_eq!(Range::MaxKey.split(vec![id(3)], true), [Range::MaxKey]);
         assert_eq!(bounds(None, None).split(Vec::new(), true), [bounds(None, None)]);
+    }
+
+    #[test]
+    fn a_range_is_recorded_and_filtered_as_it_is_read() {
+        let id = |n: i32| IdValue { kind: kind::INT32, value: n.to_le_bytes().to_vec() };
+        let compare = |operator: &str, literal: bson::Bson| bson::doc! { operator: ["$_id", { "$literal": literal }] };
+        let max = || compare("$lt", bson::Bson::MaxKey);
+        for (range, wanted) in [
+            (Range::Natural, bson::doc! {}),
+            (Range::MaxKey, bson::doc! { "_id": bson::Bson::MaxKey }),
+            (
+                Range::Bounds { lower: Some(id(3)), upper: None },
+                bson::doc! { "$expr": { "$and": [compare("$gte", 3.into()), max()] } },
+            ),
+            (Range::Bounds { lower: None, upper: None }, bson::doc! { "$expr": { "$and": [max()] } }),
+            (
+                Range::Expression { lower: Some(id(3)), upper: Some(id(7)) },
+                bson::doc! { "$expr": { "$and": [compare("$gte", 3.into()), compare("$lt", 7.into())] } },
+            ),
+            (Range::Expression { lower: None, upper: None }, bson::doc! {}),
+        ] {
+            assert_eq!(Range::of(&range.part().unwrap()), Some(range.clone()));
+            let filter = bson::Document::try_from(&*range.filter().unwrap()).unwrap();
+            assert_eq!(filter, wanted, "{range:?}");
+        }
     }
 
     #[test]

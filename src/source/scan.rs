@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::discover::{CollectionInfo, CollectionState, Size, whereabouts};
-use super::ranges::{IdValue, Range};
+use super::ranges::{IdValue, Range, all_of, array, comparison};
 use crate::context::memory::{MemoryBudget, MemoryPermit};
 use crate::error::{Error, ErrorKind};
 use crate::format::document::{Elements, Writer};
@@ -559,27 +559,6 @@ impl Last {
         let either = array(&upto.into_iter().chain([largest]).collect::<Vec<_>>());
         Writer::default().with(kind::ARRAY, b"$or", &either).finish()
     }
-}
-
-/// `{$lt: ["$_id", {$literal: id}]}`
-fn comparison(operator: &[u8], id: &IdValue) -> Vec<u8> {
-    let literal = Writer::default().with(id.kind, b"$literal", &id.value).finish();
-    let sides = Writer::default().with(kind::STRING, b"0", b"\x05\0\0\0$_id\0").with(kind::DOCUMENT, b"1", &literal).finish();
-    Writer::default().with(kind::ARRAY, operator, &sides).finish()
-}
-
-/// `{$expr: {$and: [..]}}`, which compares in the collection's order, across types.
-fn all_of(expressions: &[Vec<u8>]) -> Vec<u8> {
-    let and = Writer::default().with(kind::ARRAY, b"$and", &array(expressions)).finish();
-    Writer::default().with(kind::DOCUMENT, b"$expr", &and).finish()
-}
-
-fn array(documents: &[Vec<u8>]) -> Vec<u8> {
-    let mut all = Writer::default();
-    for (place, document) in documents.iter().enumerate() {
-        all = all.with(kind::DOCUMENT, place.to_string().as_bytes(), document);
-    }
-    all.finish()
 }
 
 fn raw(bytes: Vec<u8>) -> Result<RawDocumentBuf, DriverError> {

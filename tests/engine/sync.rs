@@ -1,5 +1,6 @@
 //! A target that follows a source.
 
+mod first_copy;
 mod large;
 
 use std::time::Duration;

@@ -218,7 +218,7 @@ pub(super) async fn prepare(source: &MongoUri, options: &BackupOptions, cpu: &Cp
 /// The source's latencies before the reading, if the adaptive throttle needs them.
 async fn usual(connection: &Connection, options: &BackupOptions, listing: &Listing) -> Option<Vec<Duration>> {
     match options.tuning.adaptive_throttle {
-        true => Some(throttle::usual_latencies(connection, throttle::place(listing).as_ref()).await),
+        true => Some(throttle::usual_latencies(connection, throttle::place(&listing.collections).as_ref()).await),
         false => None,
     }
 }

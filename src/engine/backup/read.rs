@@ -43,7 +43,7 @@ pub(super) async fn read(
     };
     begin(&mut workers);
     let mut steering = steer::Steering::new(context, shared.clone(), cx.progress.clone());
-    let asked_of = throttle::place(&context.listing);
+    let asked_of = throttle::place(&context.listing.collections);
     let throttling = async {
         match &context.usual {
             Some(usual) => throttle::throttle(&context.connection, asked_of.as_ref(), usual.clone(), &shared.pace).await,

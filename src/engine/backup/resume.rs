@@ -9,7 +9,7 @@ use super::options::BackupOptions;
 use super::plan::{self, BackupContext, Survey};
 use crate::context::cpu::CpuPool;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::checkpoint::{Head, Listed, OplogStart, Part, Raw};
+use crate::format::checkpoint::{Head, Listed, OplogStart, Raw};
 use crate::format::manifest::Source;
 use crate::mongo::MongoUri;
 use crate::names::{BackupName, Namespace, NamespaceFilter, NamespacePattern};
@@ -18,7 +18,7 @@ use crate::repository::Repository;
 use crate::repository::catalog::Catalog;
 use crate::repository::checkpoint::{self, Checkpoint};
 use crate::source::discover::{CollectionInfo, Listing, Size};
-use crate::source::ranges::{IdValue, Range};
+use crate::source::ranges::Range;
 
 /// Finds the unfinished backup of this name, or the newest one of this source, and reads its
 /// checkpoint.
@@ -53,7 +53,7 @@ fn listing(checkpoint: &Checkpoint) -> Result<(Listing, Survey)> {
         if let Some(uuid) = listed.uuid {
             let size = listed.documents.zip(listed.bytes).map(|(documents, bytes)| Size { documents, bytes });
             let ranges =
-                listed.ranges.iter().map(|p| range(p).ok_or_else(|| checkpoint.contradiction())).collect::<Result<_>>()?;
+                listed.ranges.iter().map(|p| Range::of(p).ok_or_else(|| checkpoint.contradiction())).collect::<Result<_>>()?;
             survey.insert(uuid, (size, ranges));
         }
         collections.push(CollectionInfo {
@@ -180,7 +180,7 @@ pub(super) async fn head(
             stem: stem.clone(),
             documents: size.map(|s| s.documents),
             bytes: size.map(|s| s.bytes),
-            ranges: ranges.iter().map(part).collect::<Result<_>>()?,
+            ranges: ranges.iter().map(Range::part).collect::<Result<_>>()?,
         });
     }
     let oplog = start.map(|start| OplogStart::at(start.from.into(), start.since.into()));
@@ -196,29 +196,5 @@ pub(super) async fn head(
         why_no_oplog: context.why_no_slice.clone(),
         collections,
         left_out: context.listing.left_out.clone(),
-    })
-}
-
-fn part(range: &Range) -> Result<Part> {
-    let bound = |id: &Option<IdValue>| id.as_ref().map(|id| id.document().map(Raw)).transpose();
-    Ok(match range {
-        Range::Natural => Part::Natural,
-        Range::Expression { lower, upper } => Part::Expression { lower: bound(lower)?, upper: bound(upper)? },
-        Range::Bounds { lower, upper } => Part::Bounds { lower: bound(lower)?, upper: bound(upper)? },
-        Range::MaxKey => Part::MaxKey,
-    })
-}
-
-/// The range that a part of the checkpoint describes. None if a bound has no `_id`.
-fn range(part: &Part) -> Option<Range> {
-    let bound = |raw: &Option<Raw>| match raw {
-        Some(raw) => IdValue::of(raw.0.as_bytes()).map(Some),
-        None => Some(None),
-    };
-    Some(match part {
-        Part::Natural => Range::Natural,
-        Part::Expression { lower, upper } => Range::Expression { lower: bound(lower)?, upper: bound(upper)? },
-        Part::Bounds { lower, upper } => Range::Bounds { lower: bound(lower)?, upper: bound(upper)? },
-        Part::MaxKey => Range::MaxKey,
     })
 }

@@ -9,7 +9,7 @@ use crate::format::manifest::CollectionKind;
 use crate::mongo::{Connection, command};
 use crate::names::Namespace;
 use crate::pipeline::pace::{LatencyThrottle, RateLimiter};
-use crate::source::discover::{CollectionInfo, Listing};
+use crate::source::discover::CollectionInfo;
 
 /// How many times a second the adaptive throttle probes the latency.
 const ASKED_A_SECOND: u32 = 5;
@@ -21,13 +21,18 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const USUAL: usize = 9;
 
 /// The collection that the adaptive throttle probes: the first that is not a view.
-pub(super) fn place(listing: &Listing) -> Option<Namespace> {
-    listing.collections.iter().find(|found| found.kind != CollectionKind::View).map(CollectionInfo::data)
+pub(in crate::engine) fn place(listed: &[CollectionInfo]) -> Option<Namespace> {
+    listed.iter().find(|found| found.kind != CollectionKind::View).map(CollectionInfo::data)
 }
 
 /// Probes the source's latency again and again and eases the load accordingly, until dropped.
 /// `place` is the collection to probe.
-pub(super) async fn throttle(connection: &Connection, place: Option<&Namespace>, usual: Vec<Duration>, pace: &RateLimiter) {
+pub(in crate::engine) async fn throttle(
+    connection: &Connection,
+    place: Option<&Namespace>,
+    usual: Vec<Duration>,
+    pace: &RateLimiter,
+) {
     let mut throttle = LatencyThrottle::new(&usual);
     let mut tick = interval(Duration::from_secs(1) / ASKED_A_SECOND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -53,7 +58,7 @@ pub(super) async fn throttle(connection: &Connection, place: Option<&Namespace>,
 }
 
 /// The source's latencies before the reading.
-pub(super) async fn usual_latencies(connection: &Connection, place: Option<&Namespace>) -> Vec<Duration> {
+pub(in crate::engine) async fn usual_latencies(connection: &Connection, place: Option<&Namespace>) -> Vec<Duration> {
     let mut answers = Vec::with_capacity(USUAL);
     for _ in 0..USUAL {
         answers.push(latency(connection, place).await);

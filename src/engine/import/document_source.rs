@@ -8,17 +8,17 @@ use futures::future::{self, BoxFuture};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::dump_source::{Documents, DumpSource};
-use super::load::{Brought, Loaded, Loader};
+use super::load::{Brought, Loaded, Loader, StagedBefore};
 use super::planned::PlannedPointInTime;
 use super::select::Selected;
 use super::{documents, load_backup, load_dump};
 use crate::context::Context;
 use crate::engine::replayed::LastRead;
 use crate::engine::verify;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::few::{Few, LISTED};
 use crate::format::chain::ReplayRate;
-use crate::format::manifest::{ClusterTime, TEMPORARY};
+use crate::format::manifest::{ClusterTime, Collection, TEMPORARY};
 use crate::interop;
 use crate::names::Namespace;
 use crate::oplog::chain::ChainRange;
@@ -48,9 +48,22 @@ pub trait DocumentSource: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Whether the documents can be loaded a second time.
-    fn can_be_read_again(&self) -> bool {
-        true
+    /// The error if the target's primary changed or restarted, and the documents cannot be loaded a
+    /// second time; `None` if they can.
+    fn only_once(&self) -> Option<Error> {
+        None
+    }
+
+    /// Where a collection is staged, if it is before the import begins.
+    fn staged(&self, collection: &Collection) -> Option<&StagedBefore> {
+        let _none = collection;
+        None
+    }
+
+    /// Keeps that everything was read back.
+    fn proven<'f>(&'f self, target: &'f Target) -> BoxFuture<'f, Result<()>> {
+        let _nowhere = target;
+        future::ready(Ok(())).boxed()
     }
 
     /// Whether there are users or roles.
@@ -153,8 +166,12 @@ impl DocumentSource for DumpSource {
         matches!(self.documents, Documents::InBackup(_))
     }
 
-    fn can_be_read_again(&self) -> bool {
-        self.is_counted() || self.dump().can_be_read_again()
+    fn only_once(&self) -> Option<Error> {
+        let can_be_read_again = self.is_counted() || self.dump().can_be_read_again();
+        (!can_be_read_again).then(|| {
+            let what = "the target's primary changed or restarted, and an archive on standard input can be read only once";
+            Error::new(ErrorKind::Unreachable, what).hint("save the archive to a file, and import that")
+        })
     }
 
     fn has_users(&self) -> bool {

@@ -183,7 +183,8 @@ impl Stage<'_> {
     }
 
     async fn read_back(&self, filled: &Loaded) -> Result<Content> {
-        if self.plan.in_place {
+        let staged = self.plan.origin.staged(&self.plan.selected[filled.number].collection);
+        if self.plan.in_place || staged.is_some_and(|staged| staged.is_proven) {
             return Ok(filled.content);
         }
         // The content of a dump's collections is known only now.

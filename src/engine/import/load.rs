@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
 
 use super::capped_overwrite::FirstDocuments;
 use super::select::Selected;
@@ -12,6 +13,7 @@ use crate::context::memory::MemoryBudget;
 use crate::context::progress::Item;
 use crate::format::arrival::Changes;
 use crate::format::digest::Content;
+use crate::names::Namespace;
 use crate::sink::insert::{Inserter, Repeats};
 use crate::sink::users::Accounts;
 use crate::sink::{CollectionSpec, Target};
@@ -36,6 +38,17 @@ impl Writers {
             None => Self { now: cores().clamp(4, 8), most: MOST_WRITERS },
         }
     }
+}
+
+/// A collection whose documents are in staging before the import begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StagedBefore {
+    /// Its staging: the name, and the UUID of the collection with the documents.
+    pub place: (Namespace, Uuid),
+    /// What was loaded.
+    pub content: Content,
+    /// It was read back already, and may have got later entries since.
+    pub is_proven: bool,
 }
 
 /// What documents are loaded with.

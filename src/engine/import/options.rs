@@ -42,6 +42,9 @@ pub struct ImportOptions {
     pub alterations: Alterations,
     /// Allow a target that is the deployment that the backup came from, or the configured source.
     pub allow_same: bool,
+    /// It is the first copy of what follows: the database in the target URI's path changes no name,
+    /// and an exclude pattern may match nothing.
+    pub is_first_copy: bool,
     /// How long an unrenewed lease of a target's database lasts. By default
     /// [`EXPIRY`](crate::sink::lease::EXPIRY).
     pub lease: Option<Duration>,

@@ -65,8 +65,8 @@ fn refuse_idle(collections: &[Collection], left_out: &[LeftOut], options: &Impor
     // Patterns may exclude what the backup skipped already.
     let is_of_left_out =
         |p: &&NamespacePattern| left_out.iter().any(|l| p.matches(&Namespace::new(&*l.database, &*l.collection)));
-    let mut idle =
-        filter.include.iter().filter(is_idle).chain(filter.exclude.iter().filter(|p| is_idle(p) && !is_of_left_out(p)));
+    let excludes = filter.exclude.iter().filter(|_| !options.is_first_copy);
+    let mut idle = filter.include.iter().filter(is_idle).chain(excludes.filter(|p| is_idle(p) && !is_of_left_out(p)));
     if let Some(idle) = idle.next() {
         return Err(Error::new(
             ErrorKind::NotFound,
@@ -120,7 +120,7 @@ fn database(wanted: &[Cow<'_, Collection>], options: &ImportOptions, in_path: Op
     }
     let asked = options.database.as_deref();
     // A database that the user chose by name is not renamed by the URI's path.
-    let in_path = in_path.filter(|_| databases.len() == 1 && options.filter.databases.is_empty());
+    let in_path = in_path.filter(|_| databases.len() == 1 && options.filter.databases.is_empty() && !options.is_first_copy);
     let Some(new) = asked.or(in_path) else { return Ok(None) };
     check_database(new)?;
     if databases.len() > 1 {

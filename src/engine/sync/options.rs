@@ -18,9 +18,11 @@ pub struct SyncOptions {
     pub filter: NamespaceFilter,
     /// Namespaces that get another name. If several rules match, the first counts.
     pub renames: Vec<NamespaceRename>,
-    /// The backup to begin with. By default the newest from which the archive reaches the present;
-    /// the archive takes one if there is none.
+    /// The backup to begin with. By default the newest from which the archive reaches the present.
+    /// If there is none, the source is copied straight into the target.
     pub from: Option<String>,
+    /// If there is none, the archive takes one, and the first copy is made from that.
+    pub keep_backup: bool,
     /// What happens to what exists in the target when the first copy is made.
     pub mode: ImportMode,
     /// How far the target stays behind on purpose.
@@ -40,6 +42,7 @@ impl Default for SyncOptions {
             filter: NamespaceFilter::default(),
             renames: Vec::new(),
             from: None,
+            keep_backup: false,
             mode: ImportMode::default(),
             delay: None,
             proof: Some(PROOF),
@@ -50,6 +53,12 @@ impl Default for SyncOptions {
 }
 
 impl SyncOptions {
+    /// Whether the first copy may come straight from the source.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.from.is_none() && !self.keep_backup
+    }
+
     /// Whether a namespace of the source is followed.
     #[must_use]
     pub fn wants(&self, namespace: &Namespace) -> bool {

@@ -30,8 +30,8 @@ pub struct Args {
     /// the present; if there is none, the source is copied straight into the target
     #[arg(long, value_name = "BACKUP")]
     from: Option<String>,
-    /// If there is no such backup, take one, begin with it, and keep it: then every second since can
-    /// be restored, too
+    /// If there is no such backup, take one, begin with it, and keep it: then every second since
+    /// can be restored, too
     #[arg(long, conflicts_with = "from")]
     keep_backup: bool,
     /// Stay so far behind the source on purpose: a number with s, m, h, d or w [env: SYNC_DELAY]

@@ -316,9 +316,21 @@ impl Session<'_> {
         // What expires is deleted in the source.
         self.without_expiry().await?;
         loop {
-            let copier = copy::Copier { session: self, place, held, synced: &synced };
+            let copier = copy::Copier {
+                source: self.source,
+                uri: self.uri,
+                target: &self.target,
+                version: self.version,
+                repository: self.repository,
+                options: self.options,
+                cx: self.cx,
+                place,
+                held,
+                synced: &synced,
+                begun: self.begun(),
+            };
             let made = tokio::select! {
-                made = Box::pin(copier.make()) => made,
+                made = Box::pin(copy::make(&copier)) => made,
                 () = held.lost().cancelled() => Err(held.lost_error()),
             };
             match made {

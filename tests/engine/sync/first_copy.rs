@@ -19,7 +19,7 @@ async fn fill_source(client: &Client) {
     run(&database, doc! { "create": "capped", "capped": true, "size": 8_192 }).await;
     insert(&database, "capped", (0..300).map(|n| doc! { "_id": n })).await;
     run(&database, doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m" } }).await;
-    insert(&database, "series", (0..200).map(|n| measurement(n))).await;
+    insert(&database, "series", (0..200).map(measurement)).await;
 }
 
 fn measurement(n: i64) -> Document {
@@ -80,7 +80,7 @@ async fn a_first_copy_is_exact_while_everything_changes() {
             parts = parts.max(recorded(&target.client().await).await.len());
             round += 1;
             // The source can be listed only if it is left alone for a moment.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
         }
         assert!(parts > 10 && round > begun + 1, "{parts} parts and {round} rounds: it was too fast to show anything");
         bank.stop().await;
@@ -139,7 +139,7 @@ async fn a_first_copy_that_is_killed_while_it_is_published_is_published() {
     let client = source.client().await;
     history(&client, 0).await;
     run(&client.database("history"), doc! { "create": "series", "timeseries": { "timeField": "t", "metaField": "m" } }).await;
-    insert(&client.database("history"), "series", (0..20).map(|n| measurement(n))).await;
+    insert(&client.database("history"), "series", (0..20).map(measurement)).await;
     let target = Server::replica_set("copy").await;
     let copy = target.client().await;
     // Each rename takes a while, so that some are made and some are not.
@@ -245,7 +245,7 @@ async fn what_is_in_the_way_is_found_before_anything_is_copied() {
     let error = refused(&vault, &source.uri(), &target, &options).await;
     assert!(error.kind() == ErrorKind::Refused && error.to_string().contains("large.series"), "{error}");
     assert_nothing_staged(&copy).await;
-    // In its place, once that is asked for, and under the names of the source whatever the URI says.
+    // In its place, once that is asked for.
     let replace = SyncOptions { mode: ImportMode::Replace, ..slowly() };
     let mut following = follow(&vault, &source.uri(), &target, &replace);
     let time = now(&client).await;

@@ -1,14 +1,13 @@
 //! A first copy straight from the source into staging of the target. What is there durably is
 //! recorded in the target, so that a copy that was interrupted goes on.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use bson::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::read::Reader;
-use super::{Copier, PATIENCE};
+use super::copier::{Copier, PATIENCE};
 use crate::engine::import::{Plan, StagedCopy};
 use crate::engine::sync::changes::{self, Change};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,9 +22,8 @@ use crate::oplog::chain::spans::Spans;
 use crate::oplog::window;
 use crate::repository::lock::read::ReadLock;
 use crate::sink::first_copy::{CopiedCollection, FirstCopy};
-use crate::sink::synced::{Synced, SyncedCollection};
-use crate::sink::{CollectionSpec, Standing, evolve, lease, leftovers, staging};
-use crate::source::discover::{self, CollectionInfo, Documents, Selection};
+use crate::sink::{CollectionSpec, evolve, staging};
+use crate::source::discover::{self, CollectionInfo, Documents, Selection, Size};
 use crate::source::link::{self, Link};
 use crate::source::ranges::{self, Division};
 
@@ -46,15 +44,14 @@ pub(super) struct Direct<'a> {
 impl<'a> Direct<'a> {
     /// Connects to the source.
     pub(super) async fn open(copier: &'a Copier<'a>) -> Result<Self> {
-        let session = copier.session;
         // Once there is an archive.
         copier.tip().await?;
         let lock = copier.place.read_lock("sync").await?;
-        let readers = session.options.tuning.readers.unwrap_or(READERS).max(1);
+        let readers = copier.options.tuning.readers.unwrap_or(READERS).max(1);
         let pool = u32::try_from(readers + 2).unwrap_or(u32::MAX / 2);
         let how = ConnectOptions { pool, ..ConnectOptions::default() };
-        let mut source = session.cx.unless_cancelled(Connection::open(session.source, how)).await?;
-        if link::measure(&source, None).await? == Link::Far && !session.source.names_compressors() {
+        let mut source = copier.cx.unless_cancelled(Connection::open(copier.source, how)).await?;
+        if link::measure(&source, None).await? == Link::Far && !copier.source.names_compressors() {
             source = source.compressed().await?;
         }
         Ok(Self { copier, source, readers, _lock: lock })
@@ -64,53 +61,22 @@ impl<'a> Direct<'a> {
         self.source.close().await;
     }
 
-    /// Makes the copy, or goes on with what is recorded.
-    ///
-    /// # Errors
-    /// Those of reading the source, and of an import.
-    pub(super) async fn make(&self, recorded: Option<FirstCopy>) -> Result<Synced> {
-        let session = self.copier.session;
-        let mut copy = match recorded {
-            Some(copy) => match Box::pin(self.resume(copy)).await? {
-                Resumed::Published(synced) => return Ok(synced),
-                Resumed::Copy(copy) => copy,
-                Resumed::Lost(why) => {
-                    session.cx.progress.note(format!("the first copy begins again: {why}"));
-                    Box::pin(self.begin()).await?
-                }
-            },
-            None => Box::pin(self.begin()).await?,
-        };
-        // 1. Everything that is not there yet.
-        session.cx.progress.begin("copying");
-        Box::pin(Reader::new(self, &copy)?.read(&mut copy.ranges)).await?;
-        // 2. What happened meanwhile, up to now.
-        let (range, at) = self.archived(copy.from, copy.read_until()).await?;
-        let source = self.source.describe().await;
-        let origin = StagedCopy::new(&copy, source, &session.options.filter, range);
-        let (plan, options) = self.copier.plan(&origin).await?;
-        self.adapt(&copy, &plan).await?;
-        let synced = self.copier.publish(plan, &options, at).await?;
-        self.sweep(&copy).await?;
-        Ok(synced)
-    }
-
     /// Lists the source, and creates the staging.
-    async fn begin(&self) -> Result<FirstCopy> {
-        let session = self.copier.session;
-        session.cx.progress.begin("looking at the source");
+    pub(super) async fn begin(&self) -> Result<FirstCopy> {
+        let copier = self.copier;
+        copier.cx.progress.begin("looking at the source");
         let from = self.start().await?;
         let selection = Selection {
-            filter: session.options.filter.clone(),
+            filter: copier.options.filter.clone(),
             allow_empty: true,
             idle_excludes: true,
             documents: Documents::All,
         };
-        let mut listing = session.cx.unless_cancelled(discover::list_at_one_time(&self.source, &selection, true)).await?;
+        let mut listing = copier.cx.unless_cancelled(discover::list_at_one_time(&self.source, &selection, true)).await?;
         let Some(listed_at) = listing.time.map(ClusterTime::from) else {
             return Err(Error::new(ErrorKind::Refused, "the source does not tell its operation time, so nothing can follow it"));
         };
-        listing.collections.retain(|info| info.is_temporary() || session.options.wants(&info.namespace));
+        listing.collections.retain(|info| info.is_temporary() || copier.options.wants(&info.namespace));
         let collections = self.divide(&listing.collections).await?;
         let mut copy = FirstCopy { from, listed_at, collections, ranges: Vec::new() };
         self.refuse(&copy).await?;
@@ -118,7 +84,7 @@ impl<'a> Direct<'a> {
         for one in &copy.collections {
             databases.insert(self.copier.name(&one.source.namespace())?.database);
         }
-        let target = &session.target;
+        let target = copier.target;
         FirstCopy::forget(target).await?;
         staging::sweep_copies(target, &databases).await?;
         self.stage(copy.collections.iter_mut()).await?;
@@ -129,7 +95,7 @@ impl<'a> Direct<'a> {
     /// Refuses what an import would, before anything is read.
     async fn refuse(&self, copy: &FirstCopy) -> Result<()> {
         let (range, _) = self.archived(copy.from, copy.listed_at).await?;
-        let origin = StagedCopy::new(copy, self.source.describe().await, &self.copier.session.options.filter, range);
+        let origin = StagedCopy::new(copy, self.source.describe().await, &self.copier.options.filter, range);
         let (plan, _) = self.copier.plan(&origin).await?;
         plan.close().await;
         Ok(())
@@ -137,7 +103,7 @@ impl<'a> Direct<'a> {
 
     /// From where on the archive is needed: it has everything from there on.
     async fn start(&self) -> Result<OplogPosition> {
-        let cx = self.copier.session.cx;
+        let cx = self.copier.cx;
         let begun = Instant::now();
         loop {
             let start = cx.unless_cancelled(window::start(&self.source)).await?;
@@ -165,27 +131,27 @@ impl<'a> Direct<'a> {
     }
 
     /// What the archive has from this position on, once it has this time.
-    async fn archived(&self, from: OplogPosition, until: ClusterTime) -> Result<(ChainRange, OplogPosition)> {
-        self.copier.session.cx.progress.begin("waiting for the archive of the oplog");
+    pub(super) async fn archived(&self, from: OplogPosition, until: ClusterTime) -> Result<(ChainRange, OplogPosition)> {
+        self.copier.cx.progress.begin("waiting for the archive of the oplog");
         let (found, at) = self.until(until).await?;
         Ok((ChainRange::of(self.copier.place, &found, from, (at.time, at.time))?, at))
     }
 
     /// What was listed, divided into ranges.
     async fn divide(&self, listed: &[CollectionInfo]) -> Result<Vec<CopiedCollection>> {
-        let session = self.copier.session;
-        let sizes = session.cx.unless_cancelled(async { Ok(discover::sizes(&self.source, listed).await) }).await?;
-        let how = Division { readers: self.readers, range_bytes: session.options.tuning.range_bytes, fine_end: true };
+        let copier = self.copier;
+        let sizes = copier.cx.unless_cancelled(async { Ok(discover::sizes(&self.source, listed).await) }).await?;
+        let how = Division { readers: self.readers, range_bytes: copier.options.tuning.range_bytes, fine_end: true };
         let mut collections = Vec::with_capacity(listed.len());
         for (info, size) in listed.iter().zip(sizes) {
             let mut parts = Vec::new();
             if info.kind != CollectionKind::View {
                 let dividing = async { Ok(ranges::divide(&self.source, info, size.unwrap_or_default(), how).await) };
-                let ranges = session.cx.unless_cancelled(dividing).await?;
+                let ranges = copier.cx.unless_cancelled(dividing).await?;
                 parts = ranges.iter().map(ranges::Range::part).collect::<Result<_>>()?;
             }
             collections.push(CopiedCollection {
-                source: described(info),
+                source: described(info, size.unwrap_or_default()),
                 altered: None,
                 staged: None,
                 ranges: parts,
@@ -196,18 +162,18 @@ impl<'a> Direct<'a> {
     }
 
     /// Creates the staging of these collections.
-    async fn stage<'c>(&self, collections: impl Iterator<Item = &'c mut CopiedCollection>) -> Result<()> {
-        let session = self.copier.session;
+    pub(super) async fn stage<'c>(&self, collections: impl Iterator<Item = &'c mut CopiedCollection>) -> Result<()> {
+        let copier = self.copier;
         let mut made: Vec<&mut CopiedCollection> = Vec::new();
         let mut specs = Vec::new();
         for one in collections {
             let Some(uuid) = one.source.uuid.filter(|_| one.source.kind != CollectionKind::View) else { continue };
             let to = self.copier.name(&one.source.namespace())?;
             // Servers mark a collection as temporary themselves.
-            specs.push((uuid, CollectionSpec::of(&one.source, to, session.version)?));
+            specs.push((uuid, CollectionSpec::of(&one.source, to, copier.version)?));
             made.push(one);
         }
-        staging::create_for_copy(&session.target, &mut specs).await?;
+        staging::create_for_copy(copier.target, &mut specs).await?;
         for (one, (_, spec)) in made.into_iter().zip(specs) {
             one.staged = spec.uuid.map(|uuid| (spec.place, uuid));
             (one.altered, one.is_proven) = (None, false);
@@ -215,90 +181,10 @@ impl<'a> Direct<'a> {
         Ok(())
     }
 
-    /// Finds what is left of a copy that was begun.
-    async fn resume(&self, mut copy: FirstCopy) -> Result<Resumed> {
-        let session = self.copier.session;
-        let target = &session.target;
-        let places = copy.databases();
-        if self.copier.is_publishing() {
-            // What was decided is published, before anything else is done.
-            let recorded = SyncedCollection::all(target).await?;
-            let databases: BTreeSet<&String> = places.iter().chain(recorded.iter().map(|one| &one.to.database)).collect();
-            for database in databases {
-                leftovers::clear(target, database, lease::EXPIRY).await?;
-            }
-            if self.is_published(&copy, &recorded).await? {
-                let begun = Synced { at: self.copier.synced.at, open_from: self.copier.synced.open_from, ..session.begun() };
-                let synced = self.copier.record(recorded, begun).await?;
-                self.sweep(&copy).await?;
-                return Ok(Resumed::Published(synced));
-            }
-        }
-        let (found, at) = self.copier.tip().await?;
-        if let Err(e) = found.run(copy.from.time, at.time) {
-            return Ok(Resumed::Lost(e.to_string()));
-        }
-        // What is not there any more is copied again; and so is what has an order of its own, unless
-        // all of it is there as it was read.
-        let mut standing = HashMap::new();
-        for database in &places {
-            standing.insert(database.clone(), Standing::of(target, database).await?);
-        }
-        let is_there = |one: &CopiedCollection| {
-            let Some((place, uuid)) = &one.staged else { return true };
-            let data = if one.source.kind == CollectionKind::TimeSeries { place.buckets() } else { place.clone() };
-            let found = standing.get(&place.database).and_then(|standing| standing.by_uuid(*uuid));
-            let is_whole = one.source.uuid.is_some_and(|source| copy.ranges_of(source).count() == one.ranges.len());
-            found.is_some_and(|found| found.name == data.collection) && (!is_capped(&one.source) || (is_whole && !one.is_proven))
-        };
-        let gone: HashSet<Option<Uuid>> =
-            copy.collections.iter().filter(|one| !is_there(one)).map(|one| one.source.uuid).collect();
-        self.stage(copy.collections.iter_mut().filter(|one| gone.contains(&one.source.uuid))).await?;
-        copy.ranges.retain(|range| !gone.contains(&Some(range.of)));
-        for one in copy.collections.iter().filter(|one| gone.contains(&one.source.uuid)) {
-            one.begin_again(target).await?;
-        }
-        session.cx.progress.note(format!(
-            "the first copy goes on: {} of {} parts are there",
-            copy.ranges.len(),
-            copy.collections.iter().map(|one| one.ranges.len()).sum::<usize>()
-        ));
-        Ok(Resumed::Copy(copy))
-    }
-
-    /// Whether everything that was staged is under its final name.
-    async fn is_published(&self, copy: &FirstCopy, recorded: &[SyncedCollection]) -> Result<bool> {
-        let target = &self.copier.session.target;
-        let staged: HashMap<Uuid, Uuid> =
-            copy.collections.iter().filter_map(|one| Some((one.source.uuid?, one.staged.as_ref()?.1))).collect();
-        let mut count = 0;
-        for one in recorded {
-            let Some(before) = one.source.uuid.and_then(|uuid| staged.get(&uuid)) else { continue };
-            let now = evolve::identity(target, &one.to, one.source.kind).await?;
-            let is_it = match one.source.kind {
-                // Its buckets are copied.
-                CollectionKind::TimeSeries => now.is_some() && !self.stands(copy, one.source.uuid).await?,
-                _ => now == Some(*before),
-            };
-            if !is_it {
-                return Ok(false);
-            }
-            count += 1;
-        }
-        Ok(count > 0)
-    }
-
-    /// Whether the staging of a collection still exists.
-    async fn stands(&self, copy: &FirstCopy, source: Option<Uuid>) -> Result<bool> {
-        let one = copy.collections.iter().find(|one| one.source.uuid == source);
-        let Some((place, _)) = one.and_then(|one| one.staged.as_ref()) else { return Ok(false) };
-        Ok(evolve::identity(&self.copier.session.target, place, CollectionKind::TimeSeries).await?.is_some())
-    }
-
-    /// Makes the staging what the collections are at the time that is published: the source may have
-    /// changed their options. Indexes of an attempt before would be in the way of the replay.
-    async fn adapt(&self, copy: &FirstCopy, plan: &Plan<'_>) -> Result<()> {
-        let target = &self.copier.session.target;
+    /// Makes the staging what the collections are at the time that is published: the source may
+    /// have changed their options. Indexes of an attempt before would be in the way of the replay.
+    pub(super) async fn adapt(&self, copy: &FirstCopy, plan: &Plan<'_>) -> Result<()> {
+        let target = self.copier.target;
         let after: HashMap<Option<Uuid>, (Collection, Namespace)> =
             plan.copied().into_iter().map(|(source, to)| (source.uuid, (source, to))).collect();
         for one in &copy.collections {
@@ -318,7 +204,7 @@ impl<'a> Direct<'a> {
     }
 
     async fn alter(&self, one: &CopiedCollection, now: &Collection, place: &Namespace) -> Result<()> {
-        let target = &self.copier.session.target;
+        let target = self.copier.target;
         let named = |collection: &Collection| Collection { indexes: Vec::new(), ..renamed(collection, &now.namespace()) };
         let was = named(one.altered.as_ref().unwrap_or(&one.source));
         let now = named(now);
@@ -333,8 +219,8 @@ impl<'a> Direct<'a> {
     }
 
     /// Removes the staging of what the source dropped meanwhile.
-    async fn sweep(&self, copy: &FirstCopy) -> Result<()> {
-        staging::sweep_copies(&self.copier.session.target, &copy.databases()).await
+    pub(super) async fn sweep(&self, copy: &FirstCopy) -> Result<()> {
+        staging::sweep_copies(self.copier.target, &copy.databases()).await
     }
 
     /// The time of the listing: nothing older is read.
@@ -343,26 +229,12 @@ impl<'a> Direct<'a> {
     }
 }
 
-/// What became of a copy that was begun.
-enum Resumed {
-    /// It goes on.
-    Copy(FirstCopy),
-    /// It was published already.
-    Published(Synced),
-    /// It cannot go on, for this reason.
-    Lost(String),
-}
-
-fn is_capped(collection: &Collection) -> bool {
-    collection.options.bson.get_bool("capped").unwrap_or(false)
-}
-
 fn renamed(collection: &Collection, to: &Namespace) -> Collection {
     Collection { database: to.database.clone(), name: to.collection.clone(), ..collection.clone() }
 }
 
-/// A listed collection in a manifest's terms.
-fn described(info: &CollectionInfo) -> Collection {
+/// A listed collection of about this size in a manifest's terms.
+fn described(info: &CollectionInfo, size: Size) -> Collection {
     Collection {
         database: info.namespace.database.clone(),
         name: info.namespace.collection.clone(),
@@ -371,8 +243,8 @@ fn described(info: &CollectionInfo) -> Collection {
         options: RawValue::of(&info.options),
         indexes: info.indexes.iter().map(|index| RawValue::of(index)).collect(),
         metadata: StoredObject { key: key::metadata(""), bytes: 0, sha256: Sha256Hex::zero() },
-        documents: 0,
-        bytes: 0,
+        documents: size.documents,
+        bytes: size.bytes,
         digest: ContentDigest::default(),
         segments: Vec::new(),
     }

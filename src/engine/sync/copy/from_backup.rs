@@ -1,6 +1,6 @@
 //! A first copy from a backup.
 
-use super::Copier;
+use super::copier::Copier;
 use crate::engine::import::PointInTime;
 use crate::engine::moment::Moment;
 use crate::error::{ErrorKind, Result};
@@ -14,11 +14,10 @@ impl Copier<'_> {
     /// # Errors
     /// Those of finding it.
     pub(super) async fn backup(&self) -> Result<Option<(PointInTime, OplogPosition)>> {
-        let options = self.session.options;
+        let options = self.options;
         loop {
             let (_, at) = self.tip().await?;
-            let found =
-                PointInTime::open(self.session.repository, options.from.as_deref(), Moment::At(at.time), self.session.cx).await;
+            let found = PointInTime::open(self.repository, options.from.as_deref(), Moment::At(at.time), self.cx).await;
             match found {
                 Ok(point) => return Ok(Some((point, at))),
                 Err(e) if e.kind() == ErrorKind::NotFound && options.from.is_none() => {
@@ -39,7 +38,7 @@ impl Copier<'_> {
     ///
     /// # Errors
     /// Those of an import.
-    pub(super) async fn from_backup(&self, (point, at): (PointInTime, OplogPosition)) -> Result<Synced> {
+    pub(super) async fn restore(&self, (point, at): (PointInTime, OplogPosition)) -> Result<Synced> {
         let (plan, options) = self.plan(&point).await?;
         self.publish(plan, &options, at).await
     }

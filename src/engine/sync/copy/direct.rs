@@ -29,6 +29,8 @@ use crate::source::ranges::{self, Division};
 
 /// How many ranges of the source are read at a time, unless the options say.
 const READERS: usize = 8;
+/// The memory that each of them takes, at least.
+const READER_BYTES: u64 = 24 * 1024 * 1024;
 
 /// A copy that is being made.
 pub(super) struct Direct<'a> {
@@ -47,7 +49,9 @@ impl<'a> Direct<'a> {
         // Once there is an archive.
         copier.tip().await?;
         let lock = copier.place.read_lock("sync").await?;
-        let readers = copier.options.tuning.readers.unwrap_or(READERS).max(1);
+        let tuning = &copier.options.tuning;
+        let fitting = usize::try_from(tuning.counted_bytes() / READER_BYTES).unwrap_or(usize::MAX);
+        let readers = tuning.readers.unwrap_or(READERS).min(fitting).max(1);
         let pool = u32::try_from(readers + 2).unwrap_or(u32::MAX / 2);
         let how = ConnectOptions { pool, ..ConnectOptions::default() };
         let mut source = copier.cx.unless_cancelled(Connection::open(copier.source, how)).await?;

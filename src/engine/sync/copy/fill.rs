@@ -28,9 +28,9 @@ use crate::source::optime;
 use crate::source::ranges::Range;
 use crate::source::scan::{Batch, Event, Failure, Scan};
 
-/// How often the documents of a reply are in memory while they are inserted: the reply, the frame,
+/// How often the documents of a reply are in memory beside it while they are inserted: the frame,
 /// the command, and the driver's copies of it.
-const COPIES: u64 = 5;
+const COPIES: u64 = 4;
 /// How often a range is read again because its collection moved.
 const MOVES: u32 = 20;
 
@@ -39,7 +39,10 @@ pub(super) struct Shared {
     pub(super) source: Connection,
     pub(super) target: Target,
     pub(super) cx: Context,
+    /// For replies.
     pub(super) budget: MemoryBudget,
+    /// For what is inserted of them. It is apart: whoever holds a reply waits for this only.
+    pub(super) inserts: MemoryBudget,
     pub(super) pace: RateLimiter,
     pub(super) not_before: Timestamp,
     pub(super) collections: Vec<Filling>,
@@ -178,9 +181,9 @@ impl Shared {
             let (mut taken, mut failed) = (Taken { content: Content::default(), end: None, last: None }, None);
             while let Some(event) = from.recv().await {
                 let done = match event {
-                    Event::Batch(batch, mut share) => {
+                    Event::Batch(batch, _share) => {
                         let bytes = batch.array().map_or(0, |array| array.len() as u64);
-                        share.resize(COPIES * bytes);
+                        let _copies = self.inserts.take(COPIES * bytes).await;
                         self.insert(filling, batch, &mut taken).await
                     }
                     Event::Restart if filling.found.is_capped() => Err(Error::new(

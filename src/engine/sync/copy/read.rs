@@ -22,6 +22,9 @@ use crate::sink::{CollectionSpec, Target};
 use crate::source::discover::CollectionInfo;
 use crate::source::ranges::Range;
 
+/// The part of the memory that is for replies of the source.
+const REPLIES: u64 = 4;
+
 /// Reads what is not there yet.
 pub(super) struct Reader<'a> {
     direct: &'a Direct<'a>,
@@ -46,7 +49,7 @@ impl<'a> Reader<'a> {
     /// [`ErrorKind::Damaged`] if a range that was recorded is none.
     pub(super) fn new(direct: &'a Direct<'a>, copy: &FirstCopy) -> Result<Self> {
         let copier = direct.copier;
-        let cx = copier.cx;
+        let (cx, bytes) = (copier.cx, copier.options.tuning.counted_bytes());
         let done: HashSet<(Uuid, usize)> = copy.ranges.iter().map(|range| (range.of, range.number)).collect();
         let (mut collections, mut units) = (Vec::new(), Vec::new());
         for one in &copy.collections {
@@ -70,7 +73,8 @@ impl<'a> Reader<'a> {
             source: direct.source.clone(),
             target: copier.target.clone(),
             cx: cx.clone(),
-            budget: cx.memory.part(copier.options.tuning.counted_bytes()),
+            budget: cx.memory.part(bytes / REPLIES),
+            inserts: cx.memory.part(bytes - bytes / REPLIES),
             pace: RateLimiter::limited(copier.options.tuning.max_bits),
             not_before: Direct::not_before(copy),
             collections,

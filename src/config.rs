@@ -137,6 +137,7 @@ impl PitrSettings {
         let filter = NamespaceFilter { databases: databases.clone(), ..NamespaceFilter::default() };
         ArchiveOptions {
             databases,
+            since: None,
             age: of.age,
             roll: self.link,
             compression: tuning.level.map_or(of.compression, Compression::of),

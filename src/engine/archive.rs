@@ -33,7 +33,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::chain::{CHAIN_VERSION, ChainConfig, Gap};
 use crate::format::frame::Compressors;
-use crate::format::manifest::OplogPosition;
+use crate::format::manifest::{ClusterTime, OplogPosition};
 use crate::mongo::connect::ConnectOptions;
 use crate::mongo::{Connection, MongoUri};
 use crate::oplog::chain::PieceWriter;
@@ -128,8 +128,11 @@ impl Archive {
             found => {
                 let next =
                     found.and_then(|found| found.parts.archiver).and_then(|a| a.piece).map_or(0, |piece| piece.saturating_add(1));
-                let start = window::start(connection).await?;
-                let at = OplogPosition { time: start.from.time, term: None, digest: None };
+                let time = match options.since.filter(|since| ClusterTime::from(oldest) < *since) {
+                    Some(since) => since,
+                    None => window::start(connection).await?.from.time,
+                };
+                let at = OplogPosition { time, term: None, digest: None };
                 let writer = PieceWriter::new(place.clone(), (next, None), at, compressors.clone(), cx.cpu.clone());
                 (writer, at, Links::new(&place, options, &compressors, Vec::new(), cx))
             }
@@ -257,7 +260,7 @@ impl Archive {
     }
 
     /// The end of the last gap: a base must be later.
-    fn gap_to(&self) -> Option<crate::format::manifest::ClusterTime> {
+    fn gap_to(&self) -> Option<ClusterTime> {
         self.status.get().gaps.last().map(|gap| gap.to)
     }
 

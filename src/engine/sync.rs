@@ -135,7 +135,7 @@ impl Session<'_> {
         // 2. The source's oplog is archived from now on.
         let (sender, archive_status) = archive::status();
         let stop = self.cx.cancel.child_token();
-        let mut archiving = self.archive(sender, stop.clone());
+        let mut archiving = self.archive(&synced, sender, stop.clone());
         // 3. The target is a copy, and follows.
         let place = self.repository.chain(&self.identity.id);
         let following = Box::pin(self.follow_on(&place, held, synced, archive_status));
@@ -223,10 +223,12 @@ impl Session<'_> {
 
     /// Archives the source's oplog beside, until it is stopped. While another process does, that is
     /// as good.
-    fn archive(&self, sender: archive::StatusSender, stop: CancellationToken) -> AbortOnDropHandle<Result<()>> {
+    fn archive(&self, synced: &Synced, sender: archive::StatusSender, stop: CancellationToken) -> AbortOnDropHandle<Result<()>> {
         let (source, repository) = (self.source.clone(), self.repository.clone());
         let bases = self.options.archive.bases.clone().filter(|_| self.options.keep_backup);
-        let options = ArchiveOptions { age: AGE, bases, ..self.options.archive.clone() };
+        // An archive that is new, because it is elsewhere or was lost, has what the target needs.
+        let since = Some(synced.needs()).filter(|_| synced.state != SyncedState::Copying);
+        let options = ArchiveOptions { age: AGE, bases, since, ..self.options.archive.clone() };
         let cx = self.cx.cancelled_by(stop.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut is_told = false;

@@ -215,6 +215,12 @@ impl Synced {
         found.ok().and_then(|found| found.first()?.as_document()).map(Self::of).transpose()
     }
 
+    /// The time of the first entry of the oplog that is needed to go on.
+    #[must_use]
+    pub fn needs(&self) -> ClusterTime {
+        self.open_from.map_or(self.at.time, |open| open.min(self.at.time))
+    }
+
     /// Where a target is, if it is at one moment of its source now: the position, and the target's
     /// own time if that is to be read at a time.
     ///

@@ -324,6 +324,34 @@ async fn a_target_far_behind_catches_up_and_is_a_moment_again() {
 }
 
 #[tokio::test]
+async fn an_archive_that_is_lost_begins_again_where_the_target_is() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let client = source.client().await;
+    history(&client, 0).await;
+    let lost = Vault::new();
+    let mut following = follow(&lost, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    // A transaction that is open at the position of the target began before it.
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let open = client.database("open").collection::<Document>("c");
+    client.database("open").create_collection("c").await.unwrap();
+    open.insert_one(doc! { "_id": 1 }).session(&mut session).await.unwrap();
+    let time = now(&client).await;
+    following.reaches(time).await;
+    following.stop().await;
+    drop(lost);
+    history(&client, 1).await;
+    session.commit_transaction().await.unwrap();
+    let vault = Vault::new();
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    let time = now(&client).await;
+    following.reaches(time).await;
+    assert_followed(&client, &target.client().await).await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn a_part_of_the_source_follows_under_other_names() {
     let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
     let (client, vault, copy) = (source.client().await, Vault::new(), target.client().await);

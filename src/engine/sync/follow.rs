@@ -117,8 +117,7 @@ impl<'a> Following<'a> {
         let most = usize::try_from(parts.options.tuning.memory_bytes / OPEN_SHARE).unwrap_or(usize::MAX);
         let mut gatherer = Gatherer::new(synced.at.time, most, Box::new(move |namespace| wanted.wants(namespace)));
         catalog.direct(&mut gatherer);
-        let from = synced.open_from.unwrap_or(synced.at.time).min(synced.at.time);
-        let chain = ChainFollower::new(parts.place.clone(), from, Some(synced.at), parts.cx.cpu.clone());
+        let chain = ChainFollower::new(parts.place.clone(), synced.needs(), Some(synced.at), parts.cx.cpu.clone());
         parts.status.change(|s| {
             s.at = Some(synced.at.time);
             s.moment = parts.transactions && synced.to.is_none();

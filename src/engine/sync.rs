@@ -386,11 +386,12 @@ impl Session<'_> {
 
     /// Something came that cannot be applied: says so, and keeps archiving until it is stopped.
     async fn hold(&self, held: Held, error: Error, at: ClusterTime) -> (Held, Result<ClusterTime>) {
+        let anew = "begin anew: stop the sync, drop the database bsonvault of the target, and copy in mode replace";
         let said = match error.hint_text() {
+            // The hints of these are for restores.
+            _ if matches!(error.kind(), ErrorKind::Gap | ErrorKind::NotFound) => format!("{error}; {anew}"),
             Some(hint) => format!("{error}; {hint}"),
-            None => format!(
-                "{error}; see why, and start it again, or begin anew: drop the database bsonvault of the target, and copy in mode replace"
-            ),
+            None => format!("{error}; see why, and start it again, or {anew}"),
         };
         tracing::error!("the sync is held at {at}: {said}");
         self.cx.progress.note(format!("the sync is held at {at}: {said}"));

@@ -80,7 +80,7 @@ impl FirstCopy {
     /// What is recorded; `None` if no first copy was begun.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`](ErrorKind::Damaged) if it is not what this program writes; server
+    /// [`ErrorKind::Damaged`] if it is not what this program writes; server
     /// errors.
     pub async fn read(target: &Target) -> Result<Option<Self>> {
         let database = target.connection.database(SYNC_DATABASE);

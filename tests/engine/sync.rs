@@ -324,6 +324,27 @@ async fn a_target_far_behind_catches_up_and_is_a_moment_again() {
 }
 
 #[tokio::test]
+async fn a_source_that_does_not_answer_is_told_and_waited_for() {
+    let (mut source, target) = tokio::join!(Server::replica_set("followed"), Server::standalone());
+    let (client, vault) = (source.client().await, Vault::new());
+    insert(&client.database("d"), "c", [doc! { "_id": 1 }]).await;
+    let mut following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    following.until(|status| status.state == SyncState::Following).await;
+    source.kill();
+    let waits = following.until(|status| status.state == SyncState::Waiting).await;
+    assert!(waits.problem.unwrap().starts_with("the archive waits: "));
+    // It does not say so in turns with something else.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(following.status.borrow().state, SyncState::Waiting);
+    source.restart().await;
+    source.wait_writable().await;
+    let time = now(&source.client().await).await;
+    following.reaches(time).await;
+    following.until(|status| status.state == SyncState::Following && status.problem.is_none()).await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn an_archive_that_is_lost_begins_again_where_the_target_is() {
     let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
     let client = source.client().await;

@@ -149,7 +149,7 @@ fn of_following(collections: Vec<Place>) -> Vec<Need> {
         Need::of("keep the position of a sync", &POSITION, own, grant).required_where(false, "`sync` fails"),
         Need::of("follow changes of collections", &["collMod", "collStats", "dropIndex"], collections, changing)
             .required_where(false, "`sync` is held once the source changes a collection or an index so"),
-        Need::of("stop the expiry of documents", &["getParameter", "setParameter"], vec![Place::Cluster], "hostManager on admin")
+        Need::of("stop the expiry of documents", &["setParameter"], vec![Place::Cluster], "hostManager on admin")
             .required_where(false, "a target that `sync` follows into may expire documents before its source does"),
     ]
 }

@@ -89,7 +89,10 @@ impl SyncView {
             at: is_begun.then(|| synced.at.time.into()),
             running: holder.is_some(),
             process: holder.map(|holder| format!("{} on {}", holder.process, holder.host)),
-            lag_seconds: told.map(|told| told.archived.t.saturating_sub(synced.at.time.max(told.at).t)),
+            // While it is held, nobody says how far the archive is.
+            lag_seconds: told
+                .filter(|_| synced.state != SyncedState::Held)
+                .map(|told| told.archived.t.saturating_sub(synced.at.time.max(told.at).t)),
             proven: ProvenView::of(proven),
             debts: told.and_then(|told| u64::try_from(told.debts).ok()),
             moment: is_begun && synced.to.is_none() && topology == Topology::ReplicaSet,

@@ -295,6 +295,18 @@ impl<'a> Following<'a> {
             let now = Some(&archive).filter(|archive| archive.state == ArchiveState::Following);
             s.headroom = now.and_then(ArchiveStatus::headroom);
             s.archive_lag_seconds = now.and_then(ArchiveStatus::lag_seconds);
+            // Nothing comes while the archive waits for the source, or for its store.
+            match (archive.state, s.state) {
+                (ArchiveState::Waiting, SyncState::Following | SyncState::Waiting) => {
+                    s.state = SyncState::Waiting;
+                    s.problem = archive.problem.as_ref().map(|problem| format!("the archive waits: {problem}"));
+                }
+                (ArchiveState::Following, SyncState::Waiting) => {
+                    s.state = SyncState::Following;
+                    s.problem = None;
+                }
+                _ => {}
+            }
         });
         self.writer.held().tell(Told { archived, at, debts });
     }
@@ -327,7 +339,11 @@ impl<'a> Following<'a> {
             let now = Synced::read(self.parts.target).await?.filter(|now| now.epoch == self.writer.held().epoch());
             let Some(now) = now else { return Err(self.writer.held().lost_error()) };
             if now.state != SyncedState::Paused {
-                self.parts.status.change(|s| s.state = SyncState::Following);
+                self.parts.status.change(|s| {
+                    if s.state == SyncState::Paused {
+                        s.state = SyncState::Following;
+                    }
+                });
                 return Ok(());
             }
             self.parts.status.change(|s| s.state = SyncState::Paused);

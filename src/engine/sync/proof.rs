@@ -74,6 +74,7 @@ impl Prover {
             return Ok(());
         }
         let known = Proven::read(&self.target).await?;
+        self.remember(&known);
         let asked = known.asked.clone().filter(|asked| known.answered.as_ref() != Some(asked));
         if asked.is_none() && !self.is_due(known.ended) {
             return Ok(());
@@ -86,6 +87,12 @@ impl Prover {
             Err(e) => Answer::failed(&e),
         };
         answer.record(&self.target, asked.as_deref()).await
+    }
+
+    /// Tells what a process before found, until this one finds something.
+    fn remember(&self, known: &Proven) {
+        let (Some(ended), Some(same), None) = (known.ended, known.same, self.status.get().proof.ended) else { return };
+        self.tell(|proof| (proof.ended, proof.same, proof.differences) = (Some(ended), same, known.differences));
     }
 
     /// Tells what was found.

@@ -179,13 +179,14 @@ pub async fn drop_indexes(target: &Target, namespace: &Namespace, names: &[Strin
     Ok(())
 }
 
-/// Drops all indexes of a collection but the one on `_id`.
+/// Drops all indexes of a collection but the one on `_id`, and the one that it is stored by.
 ///
 /// # Errors
 /// Server errors; [`ErrorKind::Interrupted`].
 pub async fn drop_all_indexes(target: &Target, namespace: &Namespace) -> Result<()> {
     let found = indexes::standing(target, namespace).await?;
-    let names: Vec<String> = found.iter().filter_map(|index| catalog::name(index)).filter(|name| name != "_id_").collect();
+    let found = found.iter().filter(|index| !index.get_bool("clustered").unwrap_or(false));
+    let names: Vec<String> = found.filter_map(|index| catalog::name(index)).filter(|name| name != "_id_").collect();
     drop_indexes(target, namespace, &names).await
 }
 

@@ -177,6 +177,36 @@ async fn a_first_copy_that_is_killed_while_it_is_published_is_published() {
 }
 
 #[tokio::test]
+async fn a_first_copy_that_is_killed_after_it_was_read_back_is_replayed_again() {
+    let (source, target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
+    let (client, copy, vault) = (source.client().await, target.client().await, Vault::new());
+    fill_source(&client).await;
+    let database = client.database("large");
+    let clustered = doc! { "key": { "_id": 1 }, "unique": true, "name": "by id" };
+    run(&database, doc! { "create": "clustered", "clusteredIndex": clustered }).await;
+    run(&database, doc! { "createIndexes": "clustered", "indexes": [{ "key": { "n": 1 }, "name": "n" }] }).await;
+    insert(&database, "clustered", (0..50).map(|n| doc! { "_id": n, "n": n })).await;
+    target.slow_down(&["createIndexes"], 3_000).await;
+    let following = follow(&vault, &source.uri(), &target, &SyncOptions::default());
+    let parts = copy.database("bsonvault").collection::<Document>("sync.copy");
+    while parts.find_one(doc! { "kind": "collection", "proven": true }).await.unwrap().is_none() {
+        assert!(!following.work.is_finished(), "{:?}", following.work.await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_ne!(following.status.borrow().state, SyncState::Following, "it was too fast to be killed");
+    following.kill().await;
+    target.fail_no_more().await;
+    change_source(&client, 5).await;
+    let mut following = go_on(&vault, &source, &target, &SyncOptions::default()).await;
+    let time = now(&client).await;
+    following.reaches(time).await;
+    assert_followed(&client, &copy).await;
+    assert_nothing_staged(&copy).await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn a_first_copy_waits_for_a_target_that_is_restarted() {
     let (source, mut target) = tokio::join!(Server::replica_set("followed"), Server::replica_set("copy"));
     let (client, vault) = (source.client().await, Vault::new());
